@@ -1,0 +1,77 @@
+"""Carry the state of an optimiser over to a changed list of variables."""
+
+from collections import defaultdict
+
+from keras import ops
+
+
+def rebuild_optimizer(optimizer, variables, velocities):
+    """A new optimiser for `variables` that goes on where `optimizer` stands.
+
+    Slots of variables that stay, the step count, the learning rate and loss
+    scales are copied. Slots of new variables start at zero, with two exceptions:
+    the moving average of a variable starts at its value, and second moments
+    ("velocities") where the caller says: next to a large step count Adam takes
+    fresh zeros for tiny gradients and makes its first steps several times too
+    long.
+
+    Args:
+        optimizer: a built `keras.optimizers.Optimizer`, wrapped or not.
+        variables: list of the trainable variables from now on.
+        velocities: list of pairs (new variable, NumPy array of its shape).
+
+    Returns:
+        A built optimiser of the same class and configuration.
+    """
+    new = type(optimizer).from_config(optimizer.get_config())
+    _carry_weight_decay_exclusions(optimizer, new)
+    new.build(variables)
+
+    # Slots are matched by name, and where several variables share a path, by
+    # their order. Values go through NumPy: JAX donates the old buffers.
+    values = defaultdict(list)
+    for slot in optimizer.variables:
+        values[slot.name].append(ops.convert_to_numpy(slot))
+    slots = defaultdict(list)
+    for slot in new.variables:
+        slots[slot.name].append(slot)
+    for name, value in values.items():
+        if len(slots[name]) == len(value):
+            for slot, old in zip(slots[name], value):
+                slot.assign(old)
+
+    for variable in variables:
+        name = _slot_name(variable, "average")
+        if name not in values:
+            for slot in slots[name]:
+                slot.assign(variable)
+    for variable, velocity in velocities:
+        for slot in slots[_slot_name(variable, "velocity")]:
+            slot.assign(velocity)
+    return new
+
+
+def slot_value(optimizer, variable, slot):
+    """The NumPy value of a slot of `variable`, or `None` if there is none."""
+    name = _slot_name(variable, slot)
+    for candidate in optimizer.variables:
+        if candidate.name == name:
+            return ops.convert_to_numpy(candidate)
+    return None
+
+
+def _slot_name(variable, slot):
+    # As in `Optimizer.add_variable_from_reference`.
+    return f"{variable.path.replace('/', '_')}_{slot}"
+
+
+def _carry_weight_decay_exclusions(old, new):
+    # `exclude_from_weight_decay` leaves no trace in the configuration.
+    for name in (
+        "_exclude_from_weight_decay",
+        "_exclude_from_weight_decay_pattern",
+    ):
+        if hasattr(old, name):
+            setattr(new, name, getattr(old, name))
+    if hasattr(old, "inner_optimizer"):
+        _carry_weight_decay_exclusions(old.inner_optimizer, new.inner_optimizer)

@@ -1,0 +1,69 @@
+"""Pictures of learned functions. matplotlib is imported when they are drawn."""
+
+import numpy as np
+
+from keras_sawtooth.regions import linear_regions
+
+
+def plot_regions(layer, channels=None, axes=None):
+    """Draw the functions of some channels with their breakpoints.
+
+    Args:
+        layer: a built `RegionConstraint` or `SawtoothDense`.
+        channels: list of int. Defaults to the first four.
+        axes: list of matplotlib axes, one a channel. Defaults to a new figure.
+
+    Returns:
+        The list of axes.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        ValueError: if `channels` and `axes` are not equally many.
+
+    Example:
+
+    >>> layer = RegionConstraint(depth=3)
+    >>> layer.build((None, 4))
+    >>> len(plot_regions(layer, channels=[0, 2]))
+    2
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "`plot_regions` needs matplotlib: "
+            "pip install 'keras-sawtooth[plot]'"
+        ) from error
+
+    if channels is None:
+        from keras_sawtooth.regions import count_linear_regions
+
+        channels = range(min(4, len(count_linear_regions(layer))))
+    channels = list(channels)
+    if axes is None:
+        _, axes = plt.subplots(
+            1,
+            len(channels),
+            figsize=(3 * len(channels), 2.6),
+            squeeze=False,
+            layout="constrained",
+        )
+        axes = axes[0]
+    axes = list(axes)
+    if len(axes) != len(channels):
+        raise ValueError(
+            "Give one of `axes` for every one of `channels`. Received: "
+            f"{len(axes)} axes, channels={channels}"
+        )
+    for axis, channel in zip(axes, channels):
+        draw_regions(axis, linear_regions(layer, channel))
+        axis.set_title(f"channel {channel}", fontsize="medium")
+    return axes
+
+
+def draw_regions(axis, regions, **style):
+    """Draw one `LinearRegions` with its breakpoints on a matplotlib axis."""
+    z = regions.breakpoints
+    lines = axis.plot(z, regions(z), "o-", markersize=3, linewidth=1.2, **style)
+    axis.grid(alpha=0.3)
+    return lines

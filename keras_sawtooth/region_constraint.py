@@ -1,0 +1,434 @@
+"""`RegionConstraint`: one learnable sawtooth function for every channel."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_sawtooth import sawtooth
+from keras_sawtooth.initializers import RandomSign
+
+# At depth 24 the average piece is as narrow as the spacing of float32 numbers
+# on the domain; deeper layers would cost time and add nothing.
+MAX_DEPTH = 24
+
+
+@keras.saving.register_keras_serializable(package="keras_sawtooth")
+class RegionConstraint(keras.layers.Layer):
+    """Learnable piecewise-linear function with `2 ** depth` pieces a channel.
+
+    Acts on the last axis of its input, like an activation function: put it
+    behind `Dense`, `Conv2D` or `EinsumDense`, or straight on input features.
+
+    Constrained, channel c computes
+    `slope * z + sum_i s_i W_i((z - low) / (high - low))`, where the waves `W_i`
+    are composed triangles. Whatever the peaks of the triangles are, the function
+    has exactly `2 ** depth` linear pieces on the domain, and it is the line
+    `slope * z` outside. Trained are `peak_logits`, `amplitude` and `slope`.
+
+    After `release()` the same function is a ReLU network of width 4 and depth
+    `depth`, and all of its weights are trained: `relu_input_kernel`,
+    `relu_input_bias`, `relu_kernel`, `relu_bias`, `relu_output_kernel` and
+    `slope`. Nothing holds the pieces in place any more.
+
+    The starting values suit standardised pre-activations: on the default domain
+    a channel starts near `0.5 z + (1 - z**2 / 4)` or `0.5 z - (1 - z**2 / 4)`,
+    whose second moment is about 0.94 for a standard normal z, so that stacked
+    layers keep their scale.
+
+    Args:
+        depth: int from 1 to 24. Number of triangles that are composed.
+        domain: pair of floats `(low, high)`. The interval of the input that the
+            pieces cover.
+        scales: `"tied"` or `"free"`. `"tied"` derives the scales `s_i` from the
+            peaks, `s_{i+1} = s_i (1 - a_{i+1}) a_{i+2}`: the function is convex
+            or concave on the domain and close to a smooth one. `"free"` starts
+            at the same values and trains every scale by itself.
+        constrained: bool. `False` starts in the released phase.
+        margin: float in (0, 0.5). Peaks stay in `[margin, 1 - margin]`.
+        relu_rate: positive float. The ReLU weights of the released phase are
+            stored divided by this number. The function is several times more
+            sensitive to them than to the peaks; this way an optimiser with
+            steps of a given size (Adam, Lion) moves them by `relu_rate` times
+            the learning rate.
+        peak_initializer: initializer of `peak_logits`. Defaults to
+            `RandomNormal(stddev=0.5)`, peaks of about 0.5 +- 0.12.
+        amplitude_initializer: initializer of the first scale `s_0`. Defaults to
+            `RandomSign(1.0)`, +1 or -1 at random.
+        slope_initializer: initializer of `slope`. Defaults to `Constant(0.5)`.
+        peak_regularizer: regularizer of `peak_logits`.
+        amplitude_regularizer: regularizer of `amplitude`.
+        slope_regularizer: regularizer of `slope`.
+        relu_regularizer: regularizer of every `relu_` variable, as stored.
+        peak_constraint: constraint of `peak_logits`.
+        amplitude_constraint: constraint of `amplitude`.
+        slope_constraint: constraint of `slope`.
+        relu_constraint: constraint of every `relu_` variable, as stored.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Input shape:
+        `(batch, ..., channels)`, any rank from 2.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ValueError: if an argument is outside its range, or if the last axis of
+            the input is unknown when the layer is built.
+
+    Example:
+
+    >>> layer = RegionConstraint(depth=3)
+    >>> layer(np.zeros((2, 4))).shape == (2, 4)
+    True
+    >>> layer.peaks.shape == (4, 4)
+    True
+
+    Reference:
+        - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), Theorem 3.1
+          and section 3.
+    """
+
+    def __init__(
+        self,
+        depth=3,
+        domain=(-2.0, 2.0),
+        scales="tied",
+        constrained=True,
+        margin=0.01,
+        relu_rate=0.125,
+        peak_initializer=None,
+        amplitude_initializer=None,
+        slope_initializer=None,
+        peak_regularizer=None,
+        amplitude_regularizer=None,
+        slope_regularizer=None,
+        relu_regularizer=None,
+        peak_constraint=None,
+        amplitude_constraint=None,
+        slope_constraint=None,
+        relu_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.depth = _check_depth(depth)
+        self.domain = _check_domain(domain)
+        if scales not in ("tied", "free"):
+            raise ValueError(
+                f'`scales` must be "tied" or "free". Received: scales={scales!r}'
+            )
+        if not isinstance(constrained, bool):
+            raise ValueError(
+                "`constrained` must be a boolean. "
+                f"Received: constrained={constrained!r}"
+            )
+        self.scale_mode = scales
+        self.constrained = constrained
+        self.margin = _check_number("margin", margin, 0, 0.5)
+        self.relu_rate = _check_number("relu_rate", relu_rate, 0, math.inf)
+        get = keras.initializers.get
+        self.peak_initializer = get(
+            peak_initializer or keras.initializers.RandomNormal(stddev=0.5)
+        )
+        self.amplitude_initializer = get(amplitude_initializer or RandomSign())
+        self.slope_initializer = get(
+            slope_initializer or keras.initializers.Constant(0.5)
+        )
+        get = keras.regularizers.get
+        self.peak_regularizer = get(peak_regularizer)
+        self.amplitude_regularizer = get(amplitude_regularizer)
+        self.slope_regularizer = get(slope_regularizer)
+        self.relu_regularizer = get(relu_regularizer)
+        get = keras.constraints.get
+        self.peak_constraint = get(peak_constraint)
+        self.amplitude_constraint = get(amplitude_constraint)
+        self.slope_constraint = get(slope_constraint)
+        self.relu_constraint = get(relu_constraint)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        channels = input_shape[-1] if len(input_shape) > 1 else None
+        if channels is None:
+            raise ValueError(
+                "The input must have at least 2 axes, and the last one a known "
+                f"size. Received: input_shape={tuple(input_shape)}"
+            )
+        self.input_spec = keras.layers.InputSpec(
+            min_ndim=2, axes={-1: channels}
+        )
+        scales_shape = (channels,)
+        amplitude_initializer = self.amplitude_initializer
+        if self.scale_mode == "free":
+            scales_shape = (self.depth, channels)
+            amplitude_initializer = self._initial_free_scales
+        # Autocasting is off: the waves are evaluated in float32 or wider.
+        self.peak_logits = self.add_weight(
+            name="peak_logits",
+            shape=(self.depth + 1, channels),
+            initializer=self.peak_initializer,
+            regularizer=self.peak_regularizer,
+            constraint=self.peak_constraint,
+            autocast=False,
+        )
+        self.amplitude = self.add_weight(
+            name="amplitude",
+            shape=scales_shape,
+            initializer=amplitude_initializer,
+            regularizer=self.amplitude_regularizer,
+            constraint=self.amplitude_constraint,
+            autocast=False,
+        )
+        self.slope = self.add_weight(
+            name="slope",
+            shape=(channels,),
+            initializer=self.slope_initializer,
+            regularizer=self.slope_regularizer,
+            constraint=self.slope_constraint,
+            autocast=False,
+        )
+        if not self.constrained:
+            self._swap_variables()
+
+    def call(self, inputs):
+        z = self._evaluated(inputs)
+        slope = self._evaluated(self.slope)
+        if self.constrained:
+            peaks, scales = self._peaks_and_scales(
+                self.peak_logits, self.amplitude
+            )
+            outputs = sawtooth.sawtooth(z, peaks, scales, slope, self.domain)
+        else:
+            outputs = sawtooth.relu_network(
+                z, self.relu_blocks, slope, self.domain
+            )
+        return ops.cast(outputs, self.compute_dtype)
+
+    @property
+    def peaks(self):
+        """Peaks in force, tensor `(depth + 1, channels)`."""
+        self._check_phase("peaks", constrained=True)
+        return self._peaks(self.peak_logits)
+
+    @property
+    def scales(self):
+        """Scales of the waves in force, tensor `(depth, channels)`."""
+        self._check_phase("scales", constrained=True)
+        return self._peaks_and_scales(self.peak_logits, self.amplitude)[1]
+
+    def _peaks(self, peak_logits):
+        return sawtooth.peaks_from_logits(
+            self._evaluated(peak_logits), self.margin
+        )
+
+    def _peaks_and_scales(self, peak_logits, amplitude):
+        peaks = self._peaks(peak_logits)
+        scales = self._evaluated(amplitude)
+        if self.scale_mode == "tied":
+            scales = sawtooth.tied_scales(scales, peaks)
+        return peaks, scales
+
+    def _initial_free_scales(self, shape, dtype=None):
+        amplitude = self.amplitude_initializer(shape[1:], dtype=dtype)
+        scales = sawtooth.tied_scales(
+            self._evaluated(amplitude), self._peaks(self.peak_logits)
+        )
+        return ops.cast(scales, dtype)
+
+    @property
+    def relu_blocks(self):
+        """Weights of the ReLU network in force, a `sawtooth.ReluBlocks`."""
+        self._check_phase("relu_blocks", constrained=False)
+        blocks = {}
+        for field, shape in self._relu_shapes().items():
+            variable = getattr(self, f"relu_{field}")
+            # Keras has no variables without elements, as depth 1 would need.
+            value = ops.zeros(shape) if variable is None else variable
+            blocks[field] = self._evaluated(value) * self.relu_rate
+        return sawtooth.ReluBlocks(**blocks)
+
+    def _relu_shapes(self):
+        channels = self.slope.shape[0]
+        return {
+            "input_kernel": (4, channels),
+            "input_bias": (4, channels),
+            "kernel": (self.depth - 1, 4, 4, channels),
+            "bias": (self.depth - 1, 4, channels),
+            "output_kernel": (4, channels),
+        }
+
+    def release(self):
+        """Turn the layer into the same function with free ReLU weights.
+
+        Swaps the variables of the layer, as `Dense.enable_lora` does. A compiled
+        model does not know of it: use `keras_sawtooth.release(model)` there, or
+        compile the model again.
+
+        Raises:
+            ValueError: if the layer is not built, or was released before.
+
+        Example:
+
+        >>> layer = RegionConstraint(depth=3)
+        >>> x = np.linspace(-3, 3, 8).reshape(2, 4)
+        >>> before = layer(x)
+        >>> layer.release()
+        >>> bool(np.allclose(before, layer(x), atol=1e-5))
+        True
+
+        Reference:
+            - Milkert et al., 2025, section 3.2.
+        """
+        if not self.built:
+            raise ValueError(
+                f"Layer {self.name!r} is not built yet, so there is nothing to "
+                "release. Build it, or call its model on data, first; or create "
+                "it with `constrained=False`."
+            )
+        if not self.constrained:
+            raise ValueError(
+                f"Layer {self.name!r} was released before. A layer can be "
+                "released once."
+            )
+        self._tracker.unlock()
+        try:
+            self._swap_variables()
+        finally:
+            self._tracker.lock()
+        self.constrained = False
+
+    def _swap_variables(self):
+        # The initialisers below may run later than this method: when a model is
+        # built symbolically, Keras gives variables their values afterwards, in
+        # the order of creation.
+        peak_logits, amplitude = self.peak_logits, self.amplitude
+
+        def initializer(field):
+            def initial_value(shape, dtype=None):
+                blocks = sawtooth.relu_blocks(
+                    *self._peaks_and_scales(peak_logits, amplitude)
+                )
+                return ops.cast(getattr(blocks, field) / self.relu_rate, dtype)
+
+            return initial_value
+
+        for field, shape in self._relu_shapes().items():
+            variable = None
+            if shape[0] > 0:
+                variable = self.add_weight(
+                    name=f"relu_{field}",
+                    shape=shape,
+                    initializer=initializer(field),
+                    regularizer=self.relu_regularizer,
+                    constraint=self.relu_constraint,
+                    autocast=False,
+                )
+            setattr(self, f"relu_{field}", variable)
+        for variable in (peak_logits, amplitude):
+            self._untrack_variable(variable)
+        self.peak_logits = self.amplitude = None
+
+    def _evaluated(self, value):
+        """`value` as a tensor of the dtype in which the waves are evaluated."""
+        return ops.cast(
+            value, keras.backend.result_type(self.compute_dtype, "float32")
+        )
+
+    def _check_phase(self, attribute, constrained):
+        if not self.built:
+            raise RuntimeError(
+                f"Layer {self.name!r} is not built yet and has no `{attribute}`."
+            )
+        if self.constrained != constrained:
+            # Not an AttributeError: torch modules replace its message.
+            raise RuntimeError(
+                f"Layer {self.name!r} is constrained and has no `{attribute}` "
+                "before `release()`; it has `peaks` and `scales`."
+                if self.constrained
+                else f"Layer {self.name!r} was released and has no "
+                f"`{attribute}` any more; its weights are in `relu_blocks`, its "
+                "pieces in `keras_sawtooth.linear_regions(layer)`."
+            )
+
+    def save_own_variables(self, store):
+        for variable in self.weights:
+            store[variable.name] = variable
+
+    def load_own_variables(self, store):
+        expected = sorted(variable.name for variable in self.weights)
+        found = sorted(store.keys())
+        if found != expected:
+            phase = "constrained" if self.constrained else "released"
+            raise ValueError(
+                f"Layer {self.name!r} is {phase} and expects the variables "
+                f"{expected}, but the file holds {found}. A file and the layer "
+                "that loads it must be in the same phase: call `release()` on "
+                "the layer, or create it with `constrained=False`, to load the "
+                "weights of a released one."
+            )
+        for variable in self.weights:
+            variable.assign(store[variable.name])
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = {
+            "depth": self.depth,
+            "domain": self.domain,
+            "scales": self.scale_mode,
+            "constrained": self.constrained,
+            "margin": self.margin,
+            "relu_rate": self.relu_rate,
+        }
+        for name in ("peak", "amplitude", "slope"):
+            config[f"{name}_initializer"] = keras.initializers.serialize(
+                getattr(self, f"{name}_initializer")
+            )
+        for name in ("peak", "amplitude", "slope", "relu"):
+            config[f"{name}_regularizer"] = keras.regularizers.serialize(
+                getattr(self, f"{name}_regularizer")
+            )
+            config[f"{name}_constraint"] = keras.constraints.serialize(
+                getattr(self, f"{name}_constraint")
+            )
+        return {**super().get_config(), **config}
+
+
+def _check_depth(depth):
+    if (
+        isinstance(depth, bool)
+        or not isinstance(depth, int)
+        or not 1 <= depth <= MAX_DEPTH
+    ):
+        raise ValueError(
+            f"`depth` must be an integer from 1 to {MAX_DEPTH}. "
+            f"Received: depth={depth!r}"
+        )
+    return depth
+
+
+def _check_domain(domain):
+    try:
+        low, high = (float(bound) for bound in domain)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(
+            "`domain` must be two finite numbers (low, high) with low < high. "
+            f"Received: domain={domain!r}"
+        )
+    return low, high
+
+
+def _check_number(name, value, low, high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not low < value < high
+    ):
+        raise ValueError(
+            f"`{name}` must be a number between {low} and {high}, both "
+            f"excluded. Received: {name}={value!r}"
+        )
+    return float(value)

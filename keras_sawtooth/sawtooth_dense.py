@@ -1,0 +1,173 @@
+"""`SawtoothDense`: `Dense` with a learnable sawtooth function as nonlinearity."""
+
+import keras
+from keras import ops
+
+from keras_sawtooth.region_constraint import RegionConstraint
+
+
+@keras.saving.register_keras_serializable(package="keras_sawtooth")
+class SawtoothDense(keras.layers.Dense):
+    """`Dense` whose nonlinearity is a `RegionConstraint`.
+
+    Computes `activation(region_constraint(dot(inputs, kernel) + bias))`: every
+    unit has a learnable function with `2 ** depth` linear pieces. The function
+    is constrained at first; `release()` frees its ReLU weights. Replaces
+    `Dense(units, activation="relu")`; keep a plain `Dense` as output layer.
+
+    Args:
+        units: positive int. Size of the output.
+        depth: int. Number of triangles; a unit has `2 ** depth` pieces.
+        domain: pair of floats. The interval of pre-activations that the pieces
+            cover. The default suits standardised inputs.
+        scales: `"tied"` or `"free"`, see `RegionConstraint`.
+        constrained: bool. `False` starts in the released phase.
+        activation: activation that is applied to the result. Defaults to none:
+            the region constraint is the nonlinearity.
+        use_bias: bool. Whether the product has a bias.
+        kernel_initializer: initializer of the kernel. Defaults to
+            `"lecun_normal"`, which gives standard normal pre-activations for
+            standardised inputs.
+        margin, relu_rate, peak_initializer, amplitude_initializer,
+        slope_initializer, peak_regularizer, amplitude_regularizer,
+        slope_regularizer, relu_regularizer, peak_constraint,
+        amplitude_constraint, slope_constraint, relu_constraint: see
+            `RegionConstraint`.
+        **kwargs: all other arguments of `keras.layers.Dense`, such as
+            `bias_initializer`, `kernel_regularizer`, `lora_rank`, `name`.
+
+    Input shape:
+        `(batch, ..., input_dim)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+
+    >>> layer = SawtoothDense(16, depth=3)
+    >>> layer(np.zeros((8, 3))).shape == (8, 16)
+    True
+
+    Reference:
+        - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022)
+    """
+
+    def __init__(
+        self,
+        units,
+        depth=3,
+        domain=(-2.0, 2.0),
+        scales="tied",
+        constrained=True,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="lecun_normal",
+        margin=0.01,
+        relu_rate=0.125,
+        peak_initializer=None,
+        amplitude_initializer=None,
+        slope_initializer=None,
+        peak_regularizer=None,
+        amplitude_regularizer=None,
+        slope_regularizer=None,
+        relu_regularizer=None,
+        peak_constraint=None,
+        amplitude_constraint=None,
+        slope_constraint=None,
+        relu_constraint=None,
+        **kwargs,
+    ):
+        if isinstance(units, bool):
+            raise ValueError(
+                f"`units` must be a positive integer. Received: units={units!r}"
+            )
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            **kwargs,
+        )
+        if self.quantization_mode is not None:
+            # Dense's quantised products end in `activation`, without the regions.
+            raise NotImplementedError(
+                "`SawtoothDense` cannot be quantised. Received: "
+                f"dtype={self.dtype_policy.name!r}. Quantise a `Dense` layer and "
+                "put a `RegionConstraint` behind it."
+            )
+        self.region_constraint = RegionConstraint(
+            depth=depth,
+            domain=domain,
+            scales=scales,
+            constrained=constrained,
+            margin=margin,
+            relu_rate=relu_rate,
+            peak_initializer=peak_initializer,
+            amplitude_initializer=amplitude_initializer,
+            slope_initializer=slope_initializer,
+            peak_regularizer=peak_regularizer,
+            amplitude_regularizer=amplitude_regularizer,
+            slope_regularizer=slope_regularizer,
+            relu_regularizer=relu_regularizer,
+            peak_constraint=peak_constraint,
+            amplitude_constraint=amplitude_constraint,
+            slope_constraint=slope_constraint,
+            relu_constraint=relu_constraint,
+            dtype=self.dtype_policy,
+            name="region_constraint",
+        )
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.region_constraint.build((*input_shape[:-1], self.units))
+
+    def call(self, inputs, training=None):
+        # `Dense.call` with the region constraint in front of the activation.
+        outputs = ops.matmul(inputs, self.kernel)
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        outputs = self.region_constraint(outputs)
+        if self.activation is not None:
+            outputs = self.activation(outputs)
+        return outputs
+
+    @property
+    def depth(self):
+        """Number of triangles a unit."""
+        return self.region_constraint.depth
+
+    @property
+    def constrained(self):
+        """Whether the layer is in its constrained phase."""
+        return self.region_constraint.constrained
+
+    @property
+    def peaks(self):
+        """Peaks in force, tensor `(depth + 1, units)`."""
+        return self.region_constraint.peaks
+
+    @property
+    def scales(self):
+        """Scales of the waves in force, tensor `(depth, units)`."""
+        return self.region_constraint.scales
+
+    @property
+    def relu_blocks(self):
+        """Weights of the ReLU network in force, a `sawtooth.ReluBlocks`."""
+        return self.region_constraint.relu_blocks
+
+    def release(self):
+        """Turn every unit into the same function with free ReLU weights.
+
+        See `RegionConstraint.release`.
+        """
+        self.region_constraint.release()
+
+    def get_config(self):
+        region_config = self.region_constraint.get_config()
+        for name in ("name", "trainable", "dtype"):
+            del region_config[name]
+        return {**super().get_config(), **region_config}
