@@ -1,13 +1,25 @@
 """Learnable piecewise-linear layers with exponentially many pieces for Keras 3."""
 
-from keras_sawtooth.initializers import RandomSign as RandomSign
-from keras_sawtooth.region_constraint import RegionConstraint as RegionConstraint
-from keras_sawtooth.regions import LinearRegions as LinearRegions
-from keras_sawtooth.regions import count_linear_regions as count_linear_regions
-from keras_sawtooth.regions import linear_regions as linear_regions
-from keras_sawtooth.plotting import plot_regions as plot_regions
-from keras_sawtooth.release import ReleaseConstraints as ReleaseConstraints
-from keras_sawtooth.release import release as release
-from keras_sawtooth.sawtooth_dense import SawtoothDense as SawtoothDense
+from keras_sawtooth.initializers import RandomSign
+from keras_sawtooth.plotting import plot_regions
+from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.regions import LinearRegions
+from keras_sawtooth.regions import count_linear_regions
+from keras_sawtooth.regions import linear_regions
+from keras_sawtooth.release import ReleaseConstraints
+from keras_sawtooth.release import release
+from keras_sawtooth.sawtooth_dense import SawtoothDense
+
+__all__ = [
+    "LinearRegions",
+    "RandomSign",
+    "RegionConstraint",
+    "ReleaseConstraints",
+    "SawtoothDense",
+    "count_linear_regions",
+    "linear_regions",
+    "plot_regions",
+    "release",
+]
 
 __version__ = "0.1.0"

@@ -31,7 +31,7 @@ def rebuild_optimizer(optimizer, variables, velocities):
     # their order. Values go through NumPy: JAX donates the old buffers.
     values = defaultdict(list)
     for slot in optimizer.variables:
-        values[slot.name].append(ops.convert_to_numpy(slot))
+        values[slot.name].append(ops.convert_to_numpy(slot.value))
     slots = defaultdict(list)
     for slot in new.variables:
         slots[slot.name].append(slot)
@@ -56,7 +56,7 @@ def slot_value(optimizer, variable, slot):
     name = _slot_name(variable, slot)
     for candidate in optimizer.variables:
         if candidate.name == name:
-            return ops.convert_to_numpy(candidate)
+            return ops.convert_to_numpy(candidate.value)
     return None
 
 

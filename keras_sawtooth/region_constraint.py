@@ -33,7 +33,7 @@ class RegionConstraint(keras.layers.Layer):
 
     The starting values suit standardised pre-activations: on the default domain
     a channel starts near `0.5 z + (1 - z**2 / 4)` or `0.5 z - (1 - z**2 / 4)`,
-    whose second moment is about 0.94 for a standard normal z, so that stacked
+    whose second moment is about 0.9 for a standard normal z, so that stacked
     layers keep their scale.
 
     Args:
@@ -157,11 +157,6 @@ class RegionConstraint(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(
             min_ndim=2, axes={-1: channels}
         )
-        scales_shape = (channels,)
-        amplitude_initializer = self.amplitude_initializer
-        if self.scale_mode == "free":
-            scales_shape = (self.depth, channels)
-            amplitude_initializer = self._initial_free_scales
         # Autocasting is off: the waves are evaluated in float32 or wider.
         self.peak_logits = self.add_weight(
             name="peak_logits",
@@ -173,8 +168,12 @@ class RegionConstraint(keras.layers.Layer):
         )
         self.amplitude = self.add_weight(
             name="amplitude",
-            shape=scales_shape,
-            initializer=amplitude_initializer,
+            shape=(channels,)
+            if self.scale_mode == "tied"
+            else (self.depth, channels),
+            initializer=self.amplitude_initializer
+            if self.scale_mode == "tied"
+            else self._free_scales_initializer(self.peak_logits),
             regularizer=self.amplitude_regularizer,
             constraint=self.amplitude_constraint,
             autocast=False,
@@ -228,12 +227,15 @@ class RegionConstraint(keras.layers.Layer):
             scales = sawtooth.tied_scales(scales, peaks)
         return peaks, scales
 
-    def _initial_free_scales(self, shape, dtype=None):
-        amplitude = self.amplitude_initializer(shape[1:], dtype=dtype)
-        scales = sawtooth.tied_scales(
-            self._evaluated(amplitude), self._peaks(self.peak_logits)
-        )
-        return ops.cast(scales, dtype)
+    def _free_scales_initializer(self, peak_logits):
+        def initial_value(shape, dtype=None):
+            amplitude = self.amplitude_initializer(shape[1:], dtype=dtype)
+            scales = sawtooth.tied_scales(
+                self._evaluated(amplitude), self._peaks(peak_logits)
+            )
+            return ops.cast(scales, dtype)
+
+        return initial_value
 
     @property
     def relu_blocks(self):

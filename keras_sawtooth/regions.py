@@ -77,7 +77,7 @@ def linear_regions(layer, channel=0):
     low, high = layer.domain
     slopes = slopes / (high - low)
     intercepts = intercepts - slopes * low
-    slope = _to_numpy(layer.slope)[channel]
+    slope = _to_numpy(layer.slope.value)[channel]
     return LinearRegions(low + (high - low) * u, slopes + slope, intercepts)
 
 
@@ -144,7 +144,7 @@ def _parameters(layer):
     """
     if layer.constrained:
         peaks = _to_numpy(layer.peaks)
-        scales = _to_numpy(layer.amplitude)
+        scales = _to_numpy(layer.amplitude.value)
         if layer.scale_mode == "tied":
             ratios = (1 - peaks[1:-1]) * peaks[2:]
             scales = scales * np.cumprod([np.ones_like(scales), *ratios], axis=0)

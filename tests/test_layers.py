@@ -1,0 +1,396 @@
+"""What every layer of the package promises. A new layer joins the table."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import reference
+from backend import gradients
+from backend import has_float64
+from backend import to_numpy
+
+import keras_sawtooth as ks
+
+LAYERS = [
+    (ks.RegionConstraint, {}, (8, 3)),
+    (ks.RegionConstraint, {"depth": 1, "domain": (0, 1)}, (8, 3)),
+    (ks.RegionConstraint, {"depth": 5, "scales": "free"}, (2, 5, 4, 3)),
+    (ks.RegionConstraint, {"depth": 2, "constrained": False}, (8, 3)),
+    (ks.SawtoothDense, {"units": 4}, (8, 3)),
+    (ks.SawtoothDense, {"units": 4, "depth": 5}, (2, 6, 3)),
+    (ks.SawtoothDense, {"units": 4, "scales": "free", "use_bias": False}, (8, 3)),
+    (ks.SawtoothDense, {"units": 4, "constrained": False}, (8, 3)),
+    (ks.SawtoothDense, {"units": 4, "activation": "tanh"}, (2, 3, 5, 3)),
+]
+each_layer = pytest.mark.parametrize("cls, arguments, shape", LAYERS)
+
+REGION_ARGUMENTS = {
+    "depth": 4,
+    "domain": (-1.0, 3.0),
+    "scales": "free",
+    "constrained": True,
+    "margin": 0.05,
+    "relu_rate": 0.25,
+    "peak_initializer": keras.initializers.RandomUniform(-1, 1, seed=3),
+    "amplitude_initializer": ks.RandomSign(0.5, seed=4),
+    "slope_initializer": "ones",
+    "peak_regularizer": keras.regularizers.L2(1e-3),
+    "amplitude_regularizer": keras.regularizers.L1(1e-3),
+    "slope_regularizer": "l2",
+    "relu_regularizer": keras.regularizers.L2(1e-4),
+    "peak_constraint": keras.constraints.MaxNorm(3.0),
+    "amplitude_constraint": "non_neg",
+    "slope_constraint": keras.constraints.NonNeg(),
+    "relu_constraint": keras.constraints.MaxNorm(50.0),
+}
+DENSE_ARGUMENTS = {
+    "units": 7,
+    "activation": "tanh",
+    "use_bias": True,
+    "kernel_initializer": keras.initializers.HeNormal(seed=1),
+    "bias_initializer": "ones",
+    "kernel_regularizer": keras.regularizers.L2(1e-3),
+    "bias_regularizer": keras.regularizers.L1(1e-3),
+    "activity_regularizer": keras.regularizers.L2(1e-5),
+    "bias_constraint": keras.constraints.NonNeg(),
+    "lora_rank": 2,
+    "lora_alpha": 4,
+}
+
+
+def inputs(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@each_layer
+def test_eager_symbolic_and_declared_shapes_agree(cls, arguments, shape):
+    layer = cls(**arguments)
+    x = inputs(shape)
+    y = layer(x)
+    expected = (*shape[:-1], arguments.get("units", shape[-1]))
+    assert tuple(y.shape) == expected
+    assert layer.compute_output_shape(shape) == expected
+    symbolic = layer(keras.Input(shape[1:]))
+    assert symbolic.shape == (None, *expected[1:])
+    assert np.isfinite(to_numpy(y)).all()
+
+
+@each_layer
+def test_config_round_trip(cls, arguments, shape):
+    layer = cls(**arguments, name="some_name", trainable=False)
+    layer(inputs(shape))
+    config = json.loads(json.dumps(layer.get_config()))
+    copy = cls.from_config(config)
+    assert json.loads(json.dumps(copy.get_config())) == config
+    copy.build(shape)
+    copy.set_weights(layer.get_weights())
+    x = inputs(shape, 1)
+    np.testing.assert_array_equal(to_numpy(layer(x)), to_numpy(copy(x)))
+
+
+@pytest.mark.parametrize(
+    "cls, arguments",
+    [
+        (ks.RegionConstraint, REGION_ARGUMENTS),
+        (ks.SawtoothDense, {**REGION_ARGUMENTS, **DENSE_ARGUMENTS}),
+    ],
+)
+def test_every_argument_survives_the_config(cls, arguments):
+    layer = cls(**arguments)
+    layer.build((None, 3))
+    config = layer.get_config()
+    assert set(arguments) <= set(config)
+    copy = cls.from_config(config)
+    copy.build((None, 3))
+    assert copy.get_config() == config
+    serialized = keras.saving.serialize_keras_object(layer)
+    assert (
+        keras.saving.deserialize_keras_object(serialized).get_config() == config
+    )
+    for name, value in arguments.items():
+        default = cls(**({"units": 7} if cls is ks.SawtoothDense else {}))
+        if name not in ("units", "use_bias", "constrained"):
+            assert config[name] != default.get_config().get(name), name
+
+
+@each_layer
+def test_build_changes_no_argument(cls, arguments, shape):
+    layer = cls(**arguments)
+    before = layer.get_config()
+    layer.build(shape)
+    assert layer.get_config() == before
+
+
+def test_variables_have_stable_names_and_shapes():
+    layer = ks.RegionConstraint(depth=3)
+    layer.build((None, 5))
+    names = {v.name: tuple(v.shape) for v in layer.trainable_variables}
+    assert names == {"peak_logits": (4, 5), "amplitude": (5,), "slope": (5,)}
+    assert layer.peaks.shape == (4, 5)
+    assert layer.scales.shape == (3, 5)
+    layer.release()
+    names = {v.name: tuple(v.shape) for v in layer.trainable_variables}
+    assert names == {
+        "slope": (5,),
+        "relu_input_kernel": (4, 5),
+        "relu_input_bias": (4, 5),
+        "relu_kernel": (2, 4, 4, 5),
+        "relu_bias": (2, 4, 5),
+        "relu_output_kernel": (4, 5),
+    }
+    assert layer.count_params() == 5 * (8 + 20 * 2 + 4 + 1)
+
+
+def test_paths_of_variables_name_the_layers_above():
+    model = keras.Sequential(
+        [keras.Input((3,)), ks.SawtoothDense(2, name="first")], name="model"
+    )
+    prefix = "first/region_constraint/"
+    constrained = {v.path.rsplit("model/", 1)[-1] for v in model.variables}
+    assert prefix + "peak_logits" in constrained
+    model.layers[0].release()
+    released = {v.path.rsplit("model/", 1)[-1] for v in model.variables}
+    assert prefix + "relu_kernel" in released
+
+
+def test_starting_values():
+    layer = ks.SawtoothDense(2000, depth=3)
+    layer.build((None, 400))
+    region = layer.region_constraint
+    assert np.std(to_numpy(layer.kernel)) == pytest.approx(400**-0.5, rel=0.05)
+    assert np.all(to_numpy(layer.bias) == 0)
+    assert np.std(to_numpy(region.peak_logits.value)) == pytest.approx(
+        0.5, rel=0.05
+    )
+    assert np.all(to_numpy(region.slope.value) == 0.5)
+    amplitude = to_numpy(region.amplitude.value)
+    assert set(amplitude) == {-1.0, 1.0}
+    assert abs(amplitude.mean()) < 0.1
+    # Standard normal pre-activations keep their scale.
+    y = to_numpy(region(inputs((500, 2000))))
+    assert np.mean(y**2) == pytest.approx(0.9, rel=0.05)
+
+
+def test_free_scales_start_at_the_tied_ones():
+    initializers = {
+        "peak_initializer": keras.initializers.RandomNormal(stddev=0.5, seed=0),
+        "amplitude_initializer": ks.RandomSign(seed=1),
+    }
+    x = inputs((50, 6))
+    values = []
+    for scales in ("tied", "free"):
+        layer = ks.RegionConstraint(depth=4, scales=scales, **initializers)
+        values.append(to_numpy(layer(x)))
+    np.testing.assert_allclose(*values, atol=1e-6)
+    assert layer.amplitude.shape == (4, 6)
+
+
+@pytest.mark.parametrize("scales", ["tied", "free"])
+def test_layer_computes_the_formula(scales):
+    layer = ks.RegionConstraint(depth=4, scales=scales, domain=(-1, 3))
+    x = np.linspace(-4, 6, 300).astype("float32").reshape(100, 3)
+    y = to_numpy(layer(x))
+    expected = reference.sawtooth(
+        x.astype("float64"),
+        to_numpy(layer.peaks),
+        to_numpy(layer.scales),
+        to_numpy(layer.slope.value),
+        (-1, 3),
+    )
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+
+
+def test_dense_is_dense_behind_the_region_constraint():
+    layer = ks.SawtoothDense(4, activation="tanh")
+    x = inputs((8, 3))
+    y = to_numpy(layer(x))
+    assert isinstance(layer, keras.layers.Dense)
+    dense = keras.layers.Dense(4)
+    dense.build((None, 3))
+    dense.set_weights([layer.kernel, layer.bias])
+    expected = keras.ops.tanh(layer.region_constraint(dense(x)))
+    np.testing.assert_allclose(y, to_numpy(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_regularizers_and_constraints_reach_their_variables(constrained):
+    layer = ks.SawtoothDense(
+        4,
+        constrained=constrained,
+        peak_regularizer="l2",
+        amplitude_regularizer="l2",
+        slope_regularizer="l2",
+        relu_regularizer="l2",
+        kernel_regularizer="l2",
+        amplitude_constraint="non_neg",
+        relu_constraint="non_neg",
+    )
+    layer(inputs((8, 3)))
+    assert len(layer.losses) == (4 if constrained else 7)
+    for variable in layer.region_constraint.weights:
+        constrained_names = ("amplitude", "relu_")
+        expected = variable.name.startswith(constrained_names)
+        assert (variable.constraint is not None) == expected
+
+
+DTYPES = ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16"]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "float64"])
+@pytest.mark.parametrize("cls", [ks.RegionConstraint, ks.SawtoothDense])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_dtype_policies(dtype, cls, constrained):
+    if dtype == "float64" and not has_float64():
+        pytest.skip("this backend runs without float64")
+    arguments = {"units": 4} if cls is ks.SawtoothDense else {}
+    layer = cls(depth=4, dtype=dtype, **arguments)
+    layer.build((None, 4))
+    twin = cls(depth=4, dtype="float32", **arguments)
+    twin.build((None, 4))
+    twin.set_weights([to_numpy(w.value) for w in layer.weights])
+    if not constrained:
+        layer.release()
+        twin.release()
+    x = inputs((64, 4))
+    y = layer(x)
+    policy = keras.dtype_policies.get(dtype)
+    assert keras.backend.standardize_dtype(y.dtype) == policy.compute_dtype
+    for variable in layer.weights:
+        assert variable.dtype == policy.variable_dtype
+    # What is lost is a rounding of input, weights and output, no more.
+    digits = {"float16": 2e-3, "bfloat16": 2e-2}.get(policy.compute_dtype, 2e-6)
+    lost = 4 if cls is ks.SawtoothDense or not constrained else 2
+    np.testing.assert_allclose(
+        to_numpy(y), to_numpy(twin(x)), atol=lost * digits
+    )
+
+
+def test_waves_are_evaluated_in_float32_under_a_narrow_policy():
+    x = np.linspace(-2, 2, 1000).astype("float16")[:, None]
+    layer = ks.RegionConstraint(depth=8, dtype="mixed_float16")
+    y = to_numpy(layer(x))
+    expected = reference.sawtooth(
+        x.astype("float64"),
+        to_numpy(layer.peaks),
+        to_numpy(layer.scales),
+        to_numpy(layer.slope.value),
+        (-2, 2),
+    )
+    # Half a unit in the last place of the float16 result.
+    np.testing.assert_allclose(y, expected, atol=6e-4)
+
+
+@each_layer
+def test_float64_is_computed_in_float64(cls, arguments, shape):
+    if not has_float64():
+        pytest.skip("this backend runs without float64")
+    layer = cls(**arguments, dtype="float64")
+    x = np.random.default_rng(0).normal(size=shape)
+    y = to_numpy(layer(x))
+    if layer.constrained:
+        layer.release()
+        np.testing.assert_allclose(to_numpy(layer(x)), y, atol=1e-12)
+
+
+@each_layer
+def test_integer_inputs_are_cast_as_in_dense(cls, arguments, shape):
+    layer = cls(**arguments)
+    x = np.random.default_rng(0).integers(-2, 3, shape)
+    y = layer(x)
+    np.testing.assert_allclose(
+        to_numpy(y), to_numpy(layer(x.astype("float32"))), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_nan_and_infinity_stay_with_their_element(constrained):
+    layer = ks.RegionConstraint(depth=3, constrained=constrained)
+    clean = inputs((6, 4))
+    dirty = clean.copy()
+    dirty[1, 2], dirty[3, 0], dirty[5, 3] = np.nan, np.inf, -np.inf
+    y, expected = to_numpy(layer(dirty)), to_numpy(layer(clean))
+    touched = ~np.isfinite(dirty)
+    np.testing.assert_array_equal(~np.isfinite(y), touched)
+    assert np.isnan(y[1, 2])
+    np.testing.assert_array_equal(y[~touched], expected[~touched])
+
+
+@each_layer
+def test_gradients_reach_every_variable(cls, arguments, shape):
+    layer = cls(**arguments)
+    layer.build(shape)
+    x = inputs(shape)
+
+    def loss(*values):
+        y, _ = layer.stateless_call(list(values), [], x)
+        return keras.ops.sum(keras.ops.square(y))
+
+    values = [to_numpy(v.value) for v in layer.trainable_variables]
+    for variable, gradient in zip(
+        layer.trainable_variables, gradients(loss, values), strict=True
+    ):
+        assert np.isfinite(gradient).all(), variable.name
+        assert np.any(gradient != 0), variable.name
+
+
+def test_masks_pass_through():
+    x = np.array([[1, 2, 0], [3, 0, 0]])
+    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(x)
+    for layer in (ks.RegionConstraint(), ks.SawtoothDense(6)):
+        y = layer(embedded)
+        np.testing.assert_array_equal(
+            to_numpy(keras.src.backend.get_keras_mask(y)), x != 0
+        )
+
+
+def test_lora():
+    model = keras.Sequential([keras.Input((3,)), ks.SawtoothDense(4)])
+    layer = model.layers[0]
+    x = inputs((16, 3))
+    before = to_numpy(model(x))
+    layer.enable_lora(2)
+    np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-6)
+    assert not layer._kernel.trainable
+    frozen = to_numpy(layer._kernel.value)
+    model.compile("adam", "mse")
+    model.fit(x, np.ones((16, 4)), epochs=2, verbose=0)
+    np.testing.assert_array_equal(to_numpy(layer._kernel.value), frozen)
+    assert np.any(to_numpy(layer.lora_kernel_b.value) != 0)
+    before = to_numpy(model(x))
+    ks.release(model)
+    np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.Adam(10.0),
+        keras.optimizers.SGD(10.0, clipnorm=1.0),
+    ],
+    ids=["adam", "sgd"],
+)
+@pytest.mark.parametrize("depth", [3, 8])
+def test_peaks_survive_an_absurd_learning_rate(optimizer, depth):
+    """1,000 steps at learning rate 10."""
+    optimizer = optimizer.from_config(optimizer.get_config())
+    model = keras.Sequential(
+        [keras.Input((2,)), ks.SawtoothDense(8, depth=depth), keras.layers.Dense(1)]
+    )
+    model.compile(optimizer, "mse")
+    x = inputs((128, 2))
+    y = np.sin(3 * x[:, :1]) * x[:, 1:]
+    model.fit(
+        np.tile(x, (125, 1)),
+        np.tile(y, (125, 1)),
+        batch_size=16,
+        epochs=1,
+        verbose=0,
+    )
+    assert int(model.optimizer.iterations) == 1000
+    layer = model.layers[0]
+    peaks = keras.ops.convert_to_numpy(layer.peaks)
+    assert np.isfinite(peaks).all()
+    assert np.all(peaks >= np.float32(0.01))
+    assert np.all(peaks <= np.float32(0.99))
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 2**depth)

@@ -1,0 +1,331 @@
+"""Release by hand, and `ReleaseConstraints` inside `fit`."""
+
+import keras
+import numpy as np
+import pytest
+from backend import to_numpy
+from keras import layers
+
+import keras_sawtooth as ks
+
+BACKEND = keras.backend.backend()
+
+
+def data(rows=64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 3)).astype("float32")
+    return x, np.sin(2 * x[:, :1]) * x[:, 1:2]
+
+
+def build(units=8, **arguments):
+    return keras.Sequential(
+        [
+            keras.Input((3,)),
+            ks.SawtoothDense(units, **arguments),
+            ks.SawtoothDense(units, **arguments),
+            layers.Dense(1),
+        ]
+    )
+
+
+def fit(model, epochs=4, callbacks=(), **arguments):
+    x, y = data()
+    arguments = {"batch_size": 16, "shuffle": False, "verbose": 0, **arguments}
+    return model.fit(x, y, epochs=epochs, callbacks=list(callbacks), **arguments)
+
+
+# One layer
+
+
+@pytest.mark.parametrize("scales", ["tied", "free"])
+@pytest.mark.parametrize("depth", range(1, 11))
+def test_release_keeps_the_function_inside_and_far_outside(depth, scales):
+    layer = ks.RegionConstraint(depth=depth, scales=scales)
+    layer.build((None, 32))
+    if scales == "free":
+        # Scales of mixed signs, as training may leave them.
+        rng = np.random.default_rng(depth)
+        sizes = 4.0 ** -np.arange(depth)[:, None]
+        layer.amplitude.assign(rng.normal(size=(depth, 32)) * sizes)
+    grids = [np.linspace(-2, 2, 1000), np.linspace(-1e4, 1e4, 1000)]
+    for grid in grids:
+        z = np.repeat(grid[:, None], 32, axis=1).astype("float32")
+        twin = ks.RegionConstraint(depth=depth, scales=scales)
+        twin.build((None, 32))
+        twin.set_weights(layer.get_weights())
+        before = to_numpy(twin(z))
+        twin.release()
+        after = to_numpy(twin(z))
+        ranges = np.ptp(before, axis=0)
+        assert np.all(np.abs(after - before).max(axis=0) <= 1e-5 * ranges)
+
+
+def test_release_of_saturated_peaks_keeps_the_function():
+    layer = ks.RegionConstraint(depth=3)
+    layer.build((None, 16))
+    rng = np.random.default_rng(0)
+    layer.peak_logits.assign(rng.choice([-2.0, 2.0], (4, 16)))
+    z = np.repeat(np.linspace(-3, 3, 1000)[:, None], 16, axis=1)
+    before = to_numpy(layer(z))
+    layer.release()
+    assert np.abs(to_numpy(layer(z)) - before).max() < 1e-5 * np.ptp(before)
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_the_phase_is_visible(constrained):
+    for layer in (ks.RegionConstraint(), ks.SawtoothDense(2)):
+        layer.build((None, 2))
+        if not constrained:
+            layer.release()
+        assert layer.constrained is constrained
+        assert layer.get_config()["constrained"] is constrained
+        if constrained:
+            assert layer.scales.shape == (3, 2)
+            with pytest.raises(RuntimeError, match="no `relu_blocks`"):
+                _ = layer.relu_blocks
+        else:
+            assert layer.relu_blocks.kernel.shape == (2, 4, 4, 2)
+            for attribute in ("peaks", "scales"):
+                message = f"was released and has no `{attribute}`"
+                with pytest.raises(RuntimeError, match=message):
+                    getattr(layer, attribute)
+
+
+def test_releasing_twice_or_too_early():
+    layer = ks.SawtoothDense(2)
+    with pytest.raises(ValueError, match="not built yet"):
+        layer.release()
+    with pytest.raises(RuntimeError, match="not built yet"):
+        _ = layer.peaks
+    layer.build((None, 2))
+    layer.release()
+    with pytest.raises(ValueError, match="was released before"):
+        layer.release()
+
+
+def test_a_frozen_layer_stays_frozen():
+    layer = ks.SawtoothDense(2, trainable=False)
+    layer.build((None, 2))
+    layer.release()
+    assert layer.trainable_variables == []
+
+
+def test_a_released_layer_can_be_rebuilt_from_its_config():
+    layer = ks.SawtoothDense(4, depth=2)
+    x = data()[0]
+    layer(x)
+    layer.release()
+    twin = ks.SawtoothDense.from_config(layer.get_config())
+    twin.build((None, 3))
+    twin.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(to_numpy(twin(x)), to_numpy(layer(x)))
+
+
+# A model
+
+
+def test_release_finds_shared_and_nested_layers_once():
+    shared = ks.SawtoothDense(4)
+    inner = keras.Sequential([keras.Input((4,)), ks.RegionConstraint(), shared])
+    x = keras.Input((4,))
+    model = keras.Model(x, inner(shared(x)) + shared(x))
+    assert len(ks.release(model)) == 2
+    with pytest.raises(ValueError, match="no constrained layer to release"):
+        ks.release(model)
+
+
+def test_release_of_a_plain_or_unbuilt_model():
+    plain = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    with pytest.raises(ValueError, match="no constrained layer"):
+        ks.release(plain)
+    # The second layer is not built, so the first one must not be touched.
+    first = ks.SawtoothDense(2)
+    first.build((None, 3))
+    with pytest.raises(ValueError, match="not built yet"):
+        ks.release(keras.Sequential([first, ks.SawtoothDense(2)]))
+    assert first.constrained
+
+
+def test_training_goes_on_after_a_release_between_two_fits():
+    x, y = data()
+    model = build()
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    fit(model, epochs=20)
+    before = model.evaluate(x, y, verbose=0)
+    prediction = model.predict(x, verbose=0)
+    ks.release(model)
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(before, rel=1e-4)
+    np.testing.assert_allclose(model.predict(x, verbose=0), prediction, atol=1e-5)
+    fit(model, epochs=20)
+    assert model.evaluate(x, y, verbose=0) < before
+    assert np.any(model.predict(x, verbose=0) != prediction)
+
+
+# The callback
+
+
+class Phases(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.constrained = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.constrained.append(self.model.layers[0].constrained)
+
+
+COMPILE = [
+    {"jit_compile": False},
+    {"run_eagerly": True},
+]
+if BACKEND != "torch":  # torch.compile is slow; tested once below
+    COMPILE += [
+        {"jit_compile": True},
+        {"jit_compile": True, "steps_per_execution": 2},
+    ]
+
+
+@pytest.mark.parametrize("arguments", COMPILE, ids=str)
+def test_release_at_an_epoch(arguments):
+    x, y = data()
+    model = build()
+    model.compile(keras.optimizers.Adam(1e-3), "mse", **arguments)
+    phases = Phases()
+    callbacks = [ks.ReleaseConstraints(epoch=2), phases]
+    history = fit(
+        model, callbacks=callbacks, validation_data=(x[:32], y[:32])
+    ).history
+    assert phases.constrained == [True, True, False, False]
+    assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
+    assert int(model.optimizer.iterations) == 16
+    # Validation sees the released weights, not a stale compiled function.
+    assert history["val_loss"][-1] == pytest.approx(
+        model.evaluate(x[:32], y[:32], verbose=0), rel=1e-4
+    )
+    assert history["val_loss"][-1] != history["val_loss"][-2]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.compile")
+def test_release_under_torch_compile():
+    model = build(units=2, depth=1)
+    model.compile("adam", "mse", jit_compile=True)
+    history = fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert history.history["constrained"] == [1.0, 0.0]
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_release_at_the_first_epoch():
+    model = build()
+    model.compile("adam", "mse")
+    history = fit(model, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=0)])
+    assert history.history["constrained"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    "values, mode, expected",
+    [
+        ([3, 2, 2, 2, 2], "min", 4),
+        ([3, 2, 1.99, 1.98, 1.97], "min", 4),
+        ([1, 2, 2, 2, 2], "max", 4),
+        ([5, 4, 3, 2, 1], "min", None),
+        ([3, 2, 2, 1, 1], "auto", None),
+    ],
+)
+def test_release_on_a_plateau(values, mode, expected):
+    class Metric(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["measured_loss"] = float(values[epoch])
+
+    model = build()
+    model.compile("adam", "mse", metrics=["mae"])
+    monitor = "loss" if mode == "auto" else "measured_loss"
+    if mode == "auto":
+        Metric.on_epoch_end = lambda self, epoch, logs: logs.update(
+            loss=float(values[epoch])
+        )
+    release = ks.ReleaseConstraints(
+        monitor=monitor, patience=2, min_delta=0.1, mode=mode
+    )
+    history = fit(model, epochs=5, callbacks=[Metric(), release]).history
+    constrained = history["constrained"]
+    assert (constrained.index(0.0) if 0.0 in constrained else None) == expected
+    assert len(constrained) == 5, "a plateau must not stop the training"
+
+
+def test_release_on_a_plateau_of_a_validation_metric():
+    x, y = data()
+    model = build()
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"])
+    release = ks.ReleaseConstraints(monitor="val_mae", patience=1)
+    history = fit(model, callbacks=[release], validation_data=(x, y)).history
+    assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_plateau_leaves_early_stopping_to_early_stopping():
+    model = build()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    stop = keras.callbacks.EarlyStopping(
+        monitor="loss", patience=2, min_delta=1e-3
+    )
+    release = ks.ReleaseConstraints(patience=1)
+    for callbacks in ([release, stop], [stop, release]):
+        assert len(fit(model, epochs=6, callbacks=callbacks).epoch) == 3
+
+
+def test_several_fits_in_a_row():
+    model = build()
+    model.compile("adam", "mse")
+    release = ks.ReleaseConstraints(epoch=3)
+    phases = []
+    for start in (0, 2, 4):
+        history = fit(
+            model, epochs=start + 2, initial_epoch=start, callbacks=[release]
+        )
+        phases += history.history["constrained"]
+    assert phases == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert int(model.optimizer.iterations) == 6 * 4
+    # And the callback may be there again from the start.
+    assert fit(model, epochs=1, callbacks=[release]).history["constrained"] == [0]
+
+
+def test_the_log_line(capsys):
+    model = build()
+    model.compile("adam", "mse")
+    fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=1, verbose=1)])
+    assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
+
+
+def test_a_model_without_layers_to_release_is_refused_at_the_start():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("adam", "mse")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="found no layer to release"):
+        fit(model, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_monitor_that_is_not_logged_is_refused_after_one_epoch():
+    model = build()
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match=r"monitor='val_loss'.*'loss'"):
+        fit(model, callbacks=[ks.ReleaseConstraints(monitor="val_loss")])
+    assert int(model.optimizer.iterations) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"epoch": -1}, "epoch=-1"),
+        ({"epoch": 1.5}, "epoch=1.5"),
+        ({"epoch": True}, "epoch=True"),
+        ({"epoch": 3, "monitor": "loss"}, "either `epoch` or `monitor`"),
+        ({"monitor": 3}, "monitor=3"),
+        ({"patience": -1}, "patience=-1"),
+        ({"patience": "2"}, "patience='2'"),
+        ({"min_delta": -0.1}, "min_delta=-0.1"),
+        ({"min_delta": float("nan")}, "min_delta=nan"),
+    ],
+)
+def test_bad_arguments_of_the_callback(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ks.ReleaseConstraints(**arguments)
