@@ -184,12 +184,14 @@ def relu_blocks(peaks, scales):
         - Milkert et al., 2025, section 3.2 (the network of composed triangles).
     """
     depth = scales.shape[0]
-    size = ops.maximum(ops.abs(scales), _SMALLEST_NEURON)
-    sign = ops.where(scales[0] < 0, -1.0, 1.0)
-    sign = ops.cast(sign, scales.dtype)
+    # Not `ops.maximum`, which takes float64 down to float32 on torch.
+    size = ops.abs(scales)
+    smallest = ops.full_like(size, _SMALLEST_NEURON)
+    size = ops.where(size > smallest, size, smallest)
+    one, zero = ops.ones_like(scales[0]), ops.zeros_like(scales[0])
+    sign = ops.where(scales[0] < 0, -one, one)
     # Waves as multiples of their neurons: 1 for tied scales, by their signs.
     share = sign * scales / size
-    zero, one = ops.zeros_like(size[0]), ops.ones_like(size[0])
 
     first = 1 / (1 - peaks[0])
     rising = [1 / peaks[i] for i in range(depth)]
