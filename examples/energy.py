@@ -121,9 +121,7 @@ class Regions(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.layers = [
-            layer
-            for layer in self.model.layers
-            if isinstance(layer, ks.SawtoothDense)
+            layer for layer in self.model.layers if isinstance(layer, ks.SawtoothDense)
         ]
         self.at_start = self.count()
 

@@ -24,7 +24,9 @@ class RandomSign(keras.initializers.Initializer):
 
     def __init__(self, value=1.0, seed=None):
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise ValueError(f"`seed` must be an integer or None. Received: seed={seed!r}")
+            raise ValueError(
+                f"`seed` must be an integer or None. Received: seed={seed!r}"
+            )
         self.value = value
         self.seed = seed
         # Python's generator, as in Keras: `keras.utils.set_random_seed` sets it.

@@ -37,7 +37,7 @@ def rebuild_optimizer(optimizer, variables, velocities):
         slots[slot.name].append(slot)
     for name, value in values.items():
         if len(slots[name]) == len(value):
-            for slot, old in zip(slots[name], value):
+            for slot, old in zip(slots[name], value, strict=True):
                 slot.assign(old)
 
     for variable in variables:

@@ -1,7 +1,5 @@
 """Pictures of learned functions. matplotlib is imported when they are drawn."""
 
-import numpy as np
-
 from keras_sawtooth.regions import linear_regions
 
 
@@ -31,8 +29,7 @@ def plot_regions(layer, channels=None, axes=None):
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "`plot_regions` needs matplotlib: "
-            "pip install 'keras-sawtooth[plot]'"
+            "`plot_regions` needs matplotlib: pip install 'keras-sawtooth[plot]'"
         ) from error
 
     if channels is None:
@@ -55,7 +52,7 @@ def plot_regions(layer, channels=None, axes=None):
             "Give one of `axes` for every one of `channels`. Received: "
             f"{len(axes)} axes, channels={channels}"
         )
-    for axis, channel in zip(axes, channels):
+    for axis, channel in zip(axes, channels, strict=True):
         draw_regions(axis, linear_regions(layer, channel))
         axis.set_title(f"channel {channel}", fontsize="medium")
     return axes

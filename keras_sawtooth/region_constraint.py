@@ -154,9 +154,7 @@ class RegionConstraint(keras.layers.Layer):
                 "The input must have at least 2 axes, and the last one a known "
                 f"size. Received: input_shape={tuple(input_shape)}"
             )
-        self.input_spec = keras.layers.InputSpec(
-            min_ndim=2, axes={-1: channels}
-        )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
         # Autocasting is off: the waves are evaluated in float32 or wider.
         self.peak_logits = self.add_weight(
             name="peak_logits",
@@ -168,9 +166,7 @@ class RegionConstraint(keras.layers.Layer):
         )
         self.amplitude = self.add_weight(
             name="amplitude",
-            shape=(channels,)
-            if self.scale_mode == "tied"
-            else (self.depth, channels),
+            shape=(channels,) if self.scale_mode == "tied" else (self.depth, channels),
             initializer=self.amplitude_initializer
             if self.scale_mode == "tied"
             else self._free_scales_initializer(self.peak_logits),
@@ -193,14 +189,10 @@ class RegionConstraint(keras.layers.Layer):
         z = self._evaluated(inputs)
         slope = self._evaluated(self.slope)
         if self.constrained:
-            peaks, scales = self._peaks_and_scales(
-                self.peak_logits, self.amplitude
-            )
+            peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
             outputs = sawtooth.sawtooth(z, peaks, scales, slope, self.domain)
         else:
-            outputs = sawtooth.relu_network(
-                z, self.relu_blocks, slope, self.domain
-            )
+            outputs = sawtooth.relu_network(z, self.relu_blocks, slope, self.domain)
         return ops.cast(outputs, self.compute_dtype)
 
     @property
@@ -216,9 +208,7 @@ class RegionConstraint(keras.layers.Layer):
         return self._peaks_and_scales(self.peak_logits, self.amplitude)[1]
 
     def _peaks(self, peak_logits):
-        return sawtooth.peaks_from_logits(
-            self._evaluated(peak_logits), self.margin
-        )
+        return sawtooth.peaks_from_logits(self._evaluated(peak_logits), self.margin)
 
     def _peaks_and_scales(self, peak_logits, amplitude):
         peaks = self._peaks(peak_logits)

@@ -65,7 +65,11 @@ def linear_regions(layer, channel=0):
     """
     layer = _region_constraint(layer)
     channels = layer.slope.shape[0]
-    if isinstance(channel, bool) or not -channels <= channel < channels:
+    if (
+        isinstance(channel, bool)
+        or not isinstance(channel, (int, np.integer))
+        or not -channels <= channel < channels
+    ):
         raise ValueError(
             f"`channel` must be an index into {channels} channels. "
             f"Received: channel={channel!r}"
@@ -181,7 +185,7 @@ def _constrained_pieces(peaks, scales, jumps):
     lengths, rising = np.ones(1), np.ones(1, bool)
     slopes = np.zeros(1)
     bends = np.zeros(0, bool)
-    for peak, scale, jump in zip(peaks, scales, jumps):
+    for peak, scale, jump in zip(peaks, scales, jumps, strict=True):
         # A wave runs from 0 to 1 or back on every piece; the next triangle cuts
         # the piece where the wave passes the peak, and first rises, then falls.
         cut = np.where(rising, peak, 1 - peak)
@@ -203,7 +207,7 @@ def _relu_pieces(input_kernel, input_bias, kernel, bias, output_kernel):
     # The neurons on every piece, as lines: `(4, pieces)`.
     slopes, intercepts = input_kernel[:, None], input_bias[:, None]
     u, slopes, intercepts = _relu(u, slopes, intercepts)
-    for weights, offset in zip(kernel, bias):
+    for weights, offset in zip(kernel, bias, strict=True):
         slopes = weights @ slopes
         intercepts = weights @ intercepts + offset[:, None]
         u, slopes, intercepts = _relu(u, slopes, intercepts)

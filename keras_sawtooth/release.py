@@ -7,10 +7,6 @@ from keras_sawtooth.optimizer_state import rebuild_optimizer
 from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.region_constraint import RegionConstraint
 
-# The function is about this many times as sensitive to its ReLU weights as to
-# its peaks, so that much larger are their gradients.
-SENSITIVITY = 3.0
-
 
 def release(model):
     """Release every constrained layer of a model, and keep its function.
@@ -61,9 +57,7 @@ def release(model):
         for layer in _flatten(model)
         if isinstance(layer, keras.Model) and layer.compiled
     ]
-    replaced = {
-        id(layer): (layer.peak_logits, layer.amplitude) for layer in layers
-    }
+    replaced = {id(layer): (layer.peak_logits, layer.amplitude) for layer in layers}
     for layer in layers:
         layer.release()
     for trainer in trainers:
@@ -103,17 +97,17 @@ def _refresh(model, layers, replaced):
 def _velocities(optimizer, layer, replaced):
     """Second moments for the ReLU weights, from the variables they replace.
 
-    The largest one of the channel, times the squared ratio of the gradients. Too
-    large an estimate makes the first steps shorter and decays by itself.
+    Stored as they are, see `relu_rate`, the ReLU weights have gradients of about
+    the size that the peaks had. The largest second moment of the channel is a
+    safe start: too large an estimate shortens the first steps and decays.
     """
     known = [slot_value(optimizer, v, "velocity") for v in replaced]
     known = [np.atleast_2d(value) for value in known if value is not None]
     if not known:
         return []
     largest = np.concatenate(known).max(axis=0)
-    estimate = largest * (SENSITIVITY * layer.relu_rate) ** 2
     return [
-        (v, np.broadcast_to(estimate, v.shape))
+        (v, np.broadcast_to(largest, v.shape))
         for v in layer.weights
         if v.name.startswith("relu_")
     ]
@@ -247,8 +241,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def _check_model(self):
         if not any(
-            isinstance(layer, RegionConstraint)
-            for layer in _flatten(self.model)
+            isinstance(layer, RegionConstraint) for layer in _flatten(self.model)
         ):
             raise ValueError(
                 f"`ReleaseConstraints` found no layer to release in "
@@ -261,6 +254,5 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 def _check_count(name, value):
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(
-            f"`{name}` must be an integer of at least 0. "
-            f"Received: {name}={value!r}"
+            f"`{name}` must be an integer of at least 0. Received: {name}={value!r}"
         )

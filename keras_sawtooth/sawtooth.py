@@ -211,8 +211,8 @@ def relu_blocks(peaks, scales):
         kernel.append(
             [
                 sum_row,
-                t1 + [zero],
-                t1 + [-ratio * peaks[i]],
+                [*t1, zero],
+                [*t1, -ratio * peaks[i]],
                 [zero, zero, zero, ratio],
             ]
         )
@@ -226,7 +226,7 @@ def relu_blocks(peaks, scales):
     kernel = (
         ops.stack([ops.stack([ops.stack(r) for r in k]) for k in kernel])
         if kernel
-        else ops.zeros((0, 4, 4) + tuple(peaks.shape[1:]), dtype=peaks.dtype)
+        else ops.zeros((0, 4, 4, *tuple(peaks.shape[1:])), dtype=peaks.dtype)
     )
     r = size[0]
     return ReluBlocks(
@@ -262,8 +262,7 @@ def relu_network(z, blocks, slope, domain):
     # Unrolled on purpose: 16 fused multiply-adds a level vectorise over the
     # channels, small matrix products do not.
     hidden = [
-        ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j])
-        for j in range(4)
+        ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
     ]
     for i in range(blocks.kernel.shape[0]):
         hidden = [

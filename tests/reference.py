@@ -4,6 +4,7 @@ Nothing here is shared with the package. The exact version keeps a wave as the
 list of its vertices, and composes it with a triangle segment by segment.
 """
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -31,7 +32,7 @@ def exact_waves(peaks):
     waves = []
     for peak in peaks:
         composed = []
-        for (u0, w0), (u1, w1) in zip(vertices, vertices[1:], strict=False):
+        for (u0, w0), (u1, w1) in itertools.pairwise(vertices):
             composed.append((u0, triangle(w0, peak)))
             if min(w0, w1) < peak < max(w0, w1):
                 composed.append((u0 + (u1 - u0) * (peak - w0) / (w1 - w0), 1))
@@ -62,8 +63,7 @@ def exact_function(peaks, scales):
 
 def exact_slopes(vertices):
     return [
-        (f1 - f0) / (u1 - u0)
-        for (u0, f0), (u1, f1) in zip(vertices, vertices[1:], strict=False)
+        (f1 - f0) / (u1 - u0) for (u0, f0), (u1, f1) in itertools.pairwise(vertices)
     ]
 
 

@@ -105,10 +105,8 @@ def test_every_argument_survives_the_config(cls, arguments):
     copy.build((None, 3))
     assert copy.get_config() == config
     serialized = keras.saving.serialize_keras_object(layer)
-    assert (
-        keras.saving.deserialize_keras_object(serialized).get_config() == config
-    )
-    for name, value in arguments.items():
+    assert keras.saving.deserialize_keras_object(serialized).get_config() == config
+    for name, _value in arguments.items():
         default = cls(**({"units": 7} if cls is ks.SawtoothDense else {}))
         if name not in ("units", "use_bias", "constrained"):
             assert config[name] != default.get_config().get(name), name
@@ -160,9 +158,7 @@ def test_starting_values():
     region = layer.region_constraint
     assert np.std(to_numpy(layer.kernel)) == pytest.approx(400**-0.5, rel=0.05)
     assert np.all(to_numpy(layer.bias) == 0)
-    assert np.std(to_numpy(region.peak_logits.value)) == pytest.approx(
-        0.5, rel=0.05
-    )
+    assert np.std(to_numpy(region.peak_logits.value)) == pytest.approx(0.5, rel=0.05)
     assert np.all(to_numpy(region.slope.value) == 0.5)
     amplitude = to_numpy(region.amplitude.value)
     assert set(amplitude) == {-1.0, 1.0}
@@ -261,9 +257,7 @@ def test_dtype_policies(dtype, cls, constrained):
     # What is lost is a rounding of input, weights and output, no more.
     digits = {"float16": 2e-3, "bfloat16": 2e-2}.get(policy.compute_dtype, 2e-6)
     lost = 4 if cls is ks.SawtoothDense or not constrained else 2
-    np.testing.assert_allclose(
-        to_numpy(y), to_numpy(twin(x)), atol=lost * digits
-    )
+    np.testing.assert_allclose(to_numpy(y), to_numpy(twin(x)), atol=lost * digits)
 
 
 def test_waves_are_evaluated_in_float32_under_a_narrow_policy():

@@ -159,9 +159,7 @@ def test_trains_releases_and_saves(build, tmp_path):
         path = tmp_path / "model.keras"
         model.save(path)
         loaded = keras.models.load_model(path)
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), prediction, atol=1e-6
-    )
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), prediction, atol=1e-6)
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)

@@ -191,9 +191,7 @@ def test_release_at_an_epoch(arguments):
     model.compile(keras.optimizers.Adam(1e-3), "mse", **arguments)
     phases = Phases()
     callbacks = [ks.ReleaseConstraints(epoch=2), phases]
-    history = fit(
-        model, callbacks=callbacks, validation_data=(x[:32], y[:32])
-    ).history
+    history = fit(model, callbacks=callbacks, validation_data=(x[:32], y[:32])).history
     assert phases.constrained == [True, True, False, False]
     assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
     assert int(model.optimizer.iterations) == 16
@@ -263,9 +261,7 @@ def test_release_on_a_plateau_of_a_validation_metric():
 def test_a_plateau_leaves_early_stopping_to_early_stopping():
     model = build()
     model.compile(keras.optimizers.SGD(0.0), "mse")
-    stop = keras.callbacks.EarlyStopping(
-        monitor="loss", patience=2, min_delta=1e-3
-    )
+    stop = keras.callbacks.EarlyStopping(monitor="loss", patience=2, min_delta=1e-3)
     release = ks.ReleaseConstraints(patience=1)
     for callbacks in ([release, stop], [stop, release]):
         assert len(fit(model, epochs=6, callbacks=callbacks).epoch) == 3
@@ -277,9 +273,7 @@ def test_several_fits_in_a_row():
     release = ks.ReleaseConstraints(epoch=3)
     phases = []
     for start in (0, 2, 4):
-        history = fit(
-            model, epochs=start + 2, initial_epoch=start, callbacks=[release]
-        )
+        history = fit(model, epochs=start + 2, initial_epoch=start, callbacks=[release])
         phases += history.history["constrained"]
     assert phases == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     assert int(model.optimizer.iterations) == 6 * 4

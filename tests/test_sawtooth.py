@@ -1,5 +1,7 @@
 """The mathematics, against exact fractions and NumPy."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def test_exactly_two_to_the_depth_pieces_of_strict_curvature(depth, amplitude):
         vertices = reference.exact_function(peaks[:-1], scales)
         slopes = reference.exact_slopes(vertices)
         assert len(slopes) == 2**depth
-        bends = [b - a for a, b in zip(slopes, slopes[1:], strict=False)]
+        bends = [b - a for a, b in itertools.pairwise(slopes)]
         assert all(bend * amplitude < 0 for bend in bends)
         assert vertices[0] == (0, 0) and vertices[-1] == (1, 0)
 
@@ -68,9 +70,7 @@ def test_function_equals_numpy(depth):
     scales = sawtooth.tied_scales(*tensors(amplitude, peaks))
     expected_scales = reference.tied_scales(amplitude, peaks)
     np.testing.assert_allclose(to_numpy(scales), expected_scales, rtol=1e-6)
-    y = sawtooth.sawtooth(
-        *tensors(z, peaks), scales, *tensors(slope), DOMAIN
-    )
+    y = sawtooth.sawtooth(*tensors(z, peaks), scales, *tensors(slope), DOMAIN)
     expected = reference.sawtooth(z, peaks, expected_scales, slope, DOMAIN)
     np.testing.assert_allclose(to_numpy(y), expected, atol=1e-6)
 
@@ -136,9 +136,11 @@ def test_gradients_equal_finite_differences_away_from_breakpoints():
         return reference.sawtooth(z, peaks, scales, slope, DOMAIN)
 
     # A point is kept if no breakpoint lies between its neighbours.
-    second = function(z - 1e-3, peaks, amplitude, slope) + function(
-        z + 1e-3, peaks, amplitude, slope
-    ) - 2 * function(z, peaks, amplitude, slope)
+    second = (
+        function(z - 1e-3, peaks, amplitude, slope)
+        + function(z + 1e-3, peaks, amplitude, slope)
+        - 2 * function(z, peaks, amplitude, slope)
+    )
     weights[np.abs(second) > 1e-9] = 0
     assert np.mean(weights != 0) > 0.9
 
@@ -243,9 +245,7 @@ def test_depth_costs_linearly_many_operations():
     def operations(depth):
         shapes = [(8, 4), (depth + 1, 4), (depth, 4), (4,)]
         arguments = [jax.ShapeDtypeStruct(s, "float32") for s in shapes]
-        program = jax.make_jaxpr(
-            lambda *a: sawtooth.sawtooth(*a, DOMAIN)
-        )(*arguments)
+        program = jax.make_jaxpr(lambda *a: sawtooth.sawtooth(*a, DOMAIN))(*arguments)
         return len(program.eqns)
 
     assert operations(12) - operations(8) == operations(8) - operations(4)

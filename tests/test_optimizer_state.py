@@ -1,0 +1,215 @@
+"""The optimiser's state across a release, value by value."""
+
+import keras
+import numpy as np
+import pytest
+from backend import to_numpy
+from keras import layers
+
+import keras_sawtooth as ks
+from keras_sawtooth.optimizer_state import rebuild_optimizer
+from keras_sawtooth.optimizer_state import slot_value
+
+SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 100)
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(1e-2, momentum=0.9, nesterov=True),
+    "adam": lambda: keras.optimizers.Adam(1e-2, amsgrad=True),
+    "adamw": lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.01),
+    "rmsprop": lambda: keras.optimizers.RMSprop(1e-2, centered=True),
+    "lion": lambda: keras.optimizers.Lion(1e-3),
+    # Its default 1e-30 underflows to 0 / 0 where a weight gets no gradient.
+    "adafactor": lambda: keras.optimizers.Adafactor(1e-2, epsilon_1=1e-16),
+    "schedule": lambda: keras.optimizers.Adam(SCHEDULE),
+    "clipped": lambda: keras.optimizers.Adam(1e-2, global_clipnorm=1.0),
+    "accumulation": lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=3),
+    "ema": lambda: keras.optimizers.Adam(1e-2, use_ema=True),
+    "ema, overwriting": lambda: keras.optimizers.Adam(
+        1e-2, use_ema=True, ema_overwrite_frequency=5
+    ),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(1e-2)
+    ),
+}
+each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3)).astype("float32")
+    return x, np.sin(x[:, :1])
+
+
+def build(optimizer, dtype=None, **compile_arguments):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            ks.SawtoothDense(6, dtype=dtype),
+            ks.SawtoothDense(6, dtype=dtype),
+            layers.Dense(1, dtype=dtype),
+        ]
+    )
+    model.compile(optimizer, "mse", **compile_arguments)
+    return model
+
+
+def state(optimizer):
+    return [(v.name, to_numpy(v.value)) for v in optimizer.variables]
+
+
+@each_optimizer
+def test_state_of_the_variables_that_stay_is_carried_over(name):
+    x, y = data()
+    model = build(OPTIMIZERS[name]())
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    old = model.optimizer
+    gone = ("peak_logits", "amplitude")
+    before = [
+        (slot, value)
+        for slot, value in state(old)
+        if not any(name in slot for name in gone)
+    ]
+    ks.release(model)
+    assert type(model.optimizer) is type(old) and model.optimizer is not old
+    after = [item for item in state(model.optimizer) if "relu_" not in item[0]]
+    assert [name for name, _ in after] == [name for name, _ in before]
+    for (slot, a), (_, b) in zip(after, before, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=slot)
+    assert int(model.optimizer.iterations) == int(old.iterations) > 0
+
+    # And training goes on with it.
+    model.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    if name != "ema":
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+@each_optimizer
+def test_release_inside_fit(name):
+    x, y = data()
+    model = build(OPTIMIZERS[name]())
+    losses = model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=6,
+        verbose=0,
+        callbacks=[ks.ReleaseConstraints(epoch=3)],
+    ).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    assert not model.layers[0].constrained
+
+
+def test_new_slots_start_where_they_must():
+    x, y = data()
+    model = build(keras.optimizers.Adam(1e-2, use_ema=True))
+    model.fit(x, y, batch_size=16, epochs=3, verbose=0)
+    region = model.layers[1].region_constraint
+    known = np.concatenate(
+        [
+            slot_value(model.optimizer, region.peak_logits, "velocity"),
+            slot_value(model.optimizer, region.amplitude, "velocity")[None],
+        ]
+    )
+    ks.release(model)
+    for variable in region.weights:
+        if variable.name == "slope":
+            continue
+        optimizer = model.optimizer
+        momentum = slot_value(optimizer, variable, "momentum")
+        np.testing.assert_array_equal(momentum, 0)
+        # Second moments start at the largest of the channel.
+        velocity = slot_value(optimizer, variable, "velocity")
+        expected = np.broadcast_to(known.max(axis=0), velocity.shape)
+        assert np.all(velocity > 0)
+        np.testing.assert_array_equal(velocity, expected)
+        # The moving average starts at the weights, not at zero.
+        np.testing.assert_array_equal(
+            slot_value(optimizer, variable, "average"), to_numpy(variable.value)
+        )
+
+
+def test_a_changed_learning_rate_is_kept():
+    x, y = data()
+    model = build(keras.optimizers.Adam(1e-2))
+    model.fit(
+        x,
+        y,
+        epochs=4,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LearningRateScheduler(lambda e, lr: 0.5 * lr),
+            ks.ReleaseConstraints(epoch=2),
+        ],
+    )
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate.value))
+    assert rate == pytest.approx(1e-2 / 2**4)
+
+
+def test_a_schedule_goes_on_from_its_step():
+    x, y = data()
+    model = build(keras.optimizers.Adam(SCHEDULE))
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    before = float(model.optimizer.learning_rate)
+    ks.release(model)
+    assert float(model.optimizer.learning_rate) == before < 1e-2
+
+
+def test_mixed_float16_keeps_its_loss_scale():
+    x, y = data()
+    with_policy = keras.dtype_policies.get("mixed_float16")
+    keras.config.set_dtype_policy(with_policy)
+    try:
+        model = build(keras.optimizers.Adam(1e-3))
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        model.optimizer.build(model.trainable_variables)
+        model.optimizer.dynamic_scale.assign(64.0)
+        history = model.fit(
+            x,
+            y,
+            batch_size=16,
+            epochs=4,
+            verbose=0,
+            callbacks=[ks.ReleaseConstraints(epoch=2)],
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert to_numpy(model.optimizer.dynamic_scale.value) == 64
+    assert to_numpy(model.optimizer.step_counter.value) == 16
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_variables_excluded_from_weight_decay_stay_so():
+    x, y = data()
+    optimizer = keras.optimizers.AdamW(0.0, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model = build(optimizer)
+    model.fit(x, y, epochs=1, verbose=0)
+    ks.release(model)
+    region = model.layers[0].region_constraint
+    optimizer = model.optimizer
+    assert not optimizer._use_weight_decay(model.layers[0].bias)
+    assert not optimizer._use_weight_decay(region.relu_bias)
+    assert optimizer._use_weight_decay(region.relu_kernel)
+
+
+def test_an_optimizer_that_never_stepped():
+    model = build(keras.optimizers.Adam())
+    ks.release(model)
+    history = model.fit(*data(), epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_ambiguous_slots_are_not_mixed_up():
+    """Two variables of one path before, three after: nothing is carried."""
+
+    def variables(count):
+        return [keras.Variable(np.zeros(2), name="twin") for _ in range(count)]
+
+    two = variables(2)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(two)
+    optimizer.apply([keras.ops.ones(2)] * 2, two)
+    three = [*variables(1), *two]
+    new = rebuild_optimizer(optimizer, three, [])
+    for slot in new.variables[2:]:
+        np.testing.assert_array_equal(to_numpy(slot.value), 0)

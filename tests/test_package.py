@@ -1,0 +1,120 @@
+"""What the package promises as a whole, and bad arguments."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sawtooth as ks
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_import_loads_keras_and_numpy_only():
+    """Compared with what `import keras` loads by itself."""
+    program = (
+        "import keras, sys; before = set(sys.modules); import keras_sawtooth;"
+        "print(*{m.split('.')[0] for m in set(sys.modules) - before})"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert set(output.stdout.split()) <= {"keras_sawtooth"} | set(
+        sys.stdlib_module_names
+    )
+
+
+@pytest.mark.parametrize("name", ks.__all__)
+def test_every_public_name_is_documented(name):
+    item = getattr(ks, name)
+    assert len(item.__doc__.split("\n\n")) > 1
+    if name not in ("LinearRegions",):
+        assert ">>>" in item.__doc__
+        assert "Args:" in item.__doc__
+
+
+def test_the_readme_gives_the_command_that_ci_runs():
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^python3 .*$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("tox run -e demo")
+    assert commands[1].endswith("tox run")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_no_backend_and_no_private_keras_inside_the_package():
+    for path in (ROOT / "keras_sawtooth").glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"keras\.src|(import|from) (tensorflow|jax|torch)", text)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+BAD_ARGUMENTS = [
+    ("depth", [0, -1, True, 2.0, "3", None, 25, 10**9]),
+    (
+        "domain",
+        [(0, 0), (1, -1), (0, NAN), (-INFINITY, 0), (0,), (0, 1, 2), 3, None, "ab"],
+    ),
+    ("scales", ["loose", None, 1, True]),
+    ("constrained", [1, None, "yes"]),
+    ("margin", [0, 0.5, -0.1, 1, NAN, "0.1", True, None]),
+    ("relu_rate", [0, -1.0, NAN, INFINITY, "1", None]),
+]
+CASES = [(name, value) for name, values in BAD_ARGUMENTS for value in values]
+
+
+@pytest.mark.parametrize("name, value", CASES)
+def test_bad_arguments_are_quoted(name, value):
+    message = re.escape(f"{name}={value!r}")
+    with pytest.raises(ValueError, match=message):
+        ks.RegionConstraint(**{name: value})
+    with pytest.raises(ValueError, match=message):
+        ks.SawtoothDense(2, **{name: value})
+
+
+@pytest.mark.parametrize("units", [0, -1, True, 2.0, "3", None])
+def test_bad_units_are_quoted(units):
+    with pytest.raises(ValueError, match=re.escape(f"units={units}")):
+        ks.SawtoothDense(units)
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises((TypeError, ValueError), match="dept"):
+        ks.SawtoothDense(2, dept=3)
+    with pytest.raises((TypeError, ValueError), match="dept"):
+        ks.RegionConstraint(dept=3)
+
+
+def test_an_activation_in_the_place_of_the_depth():
+    with pytest.raises(ValueError, match="depth='relu'"):
+        ks.SawtoothDense(64, "relu")
+
+
+@pytest.mark.parametrize("cls", [ks.RegionConstraint, lambda: ks.SawtoothDense(2)])
+def test_bad_inputs(cls):
+    with pytest.raises(ValueError, match=r"min_ndim=2|at least 2"):
+        cls()(np.zeros(3))
+    with pytest.raises((ValueError, TypeError), match=r"None|known"):
+        cls()(keras.Input((4, None)))
+    layer = cls()
+    layer(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="axis -1"):
+        layer(np.zeros((2, 4)))
+
+
+def test_quantization_is_refused():
+    with pytest.raises(NotImplementedError, match="int8_from_float32"):
+        ks.SawtoothDense(2, dtype="int8_from_float32")
+    layer = ks.SawtoothDense(2)
+    layer.build((None, 3))
+    with pytest.raises(NotImplementedError, match="quantize"):
+        layer.quantize("int8")
+
+
+def test_random_sign_refuses_a_bad_seed():
+    with pytest.raises(ValueError, match="seed='a'"):
+        ks.RandomSign(seed="a")

@@ -1,0 +1,195 @@
+"""Exact regions, against exact fractions and against the layer itself."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from backend import to_numpy
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+import keras_sawtooth as ks
+
+
+def layer_with(depth, channels=4, scales="tied", domain=(-2.0, 2.0), seed=0):
+    layer = ks.RegionConstraint(depth=depth, scales=scales, domain=domain)
+    layer.build((None, channels))
+    rng = np.random.default_rng(seed)
+    layer.peak_logits.assign(rng.normal(size=(depth + 1, channels)))
+    sizes = rng.uniform(0.5, 2, layer.amplitude.shape)
+    if scales == "free":
+        sizes = sizes * 4.0 ** -np.arange(depth)[:, None]
+    layer.amplitude.assign(sizes * rng.choice([-1, 1], sizes.shape))
+    return layer
+
+
+def exact_regions(layer, channel):
+    """Breakpoints and slopes on the domain, in fractions."""
+    peaks = reference.exact_peaks(to_numpy(layer.peaks)[:, channel])
+    amplitude = to_numpy(layer.amplitude.value)[..., channel]
+    if layer.scale_mode == "tied":
+        scales = reference.exact_scales(float(amplitude), peaks)
+    else:
+        scales = reference.exact_peaks(amplitude)
+    vertices = reference.exact_function(peaks[:-1], scales)
+    slopes = reference.exact_slopes(vertices)
+    low, high = layer.domain
+    u = np.array([float(u) for u, _ in vertices])
+    slope = to_numpy(layer.slope.value)[channel]
+    return low + (high - low) * u, slope + np.array(slopes, "float64") / (high - low)
+
+
+@pytest.mark.parametrize("scales", ["tied", "free"])
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_constrained_regions_equal_exact_fractions(depth, scales):
+    layer = layer_with(depth, scales=scales, domain=(-1.0, 3.0))
+    counts = ks.count_linear_regions(layer)
+    assert counts.dtype.kind == "i" and counts.shape == (4,)
+    for channel in range(4):
+        regions = ks.linear_regions(layer, channel)
+        breakpoints, slopes = exact_regions(layer, channel)
+        assert len(regions.slopes) == 2**depth == counts[channel]
+        np.testing.assert_allclose(regions.breakpoints, breakpoints, atol=1e-12)
+        np.testing.assert_allclose(regions.slopes, slopes, rtol=1e-9)
+        assert regions.breakpoints.dtype == np.float64
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("scales", ["tied", "free"])
+def test_regions_reproduce_the_layer(scales, released):
+    layer = layer_with(5, scales=scales)
+    if released:
+        layer.release()
+    z = np.linspace(-2, 2, 801)
+    y = to_numpy(layer(np.repeat(z[:, None], 4, axis=1)))
+    for channel in range(4):
+        regions = ks.linear_regions(layer, channel)
+        np.testing.assert_allclose(regions(z), y[:, channel], atol=1e-5)
+        inner = regions.breakpoints[1:-1]
+        left = regions.slopes[:-1] * inner + regions.intercepts[:-1]
+        right = regions.slopes[1:] * inner + regions.intercepts[1:]
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_release_keeps_the_pieces(depth):
+    layer = layer_with(depth)
+    before = [ks.linear_regions(layer, c) for c in range(4)]
+    layer.release()
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 2**depth)
+    for channel in range(4):
+        after = ks.linear_regions(layer, channel)
+        np.testing.assert_allclose(
+            after.breakpoints, before[channel].breakpoints, atol=1e-5
+        )
+
+
+def test_regions_of_free_weights_equal_a_dense_sample():
+    """Every bend that a fine grid shows is found."""
+    layer = layer_with(3, channels=8)
+    layer.release()
+    rng = np.random.default_rng(1)
+    for variable in layer.weights:
+        noise = rng.normal(scale=0.5, size=variable.shape)
+        variable.assign(to_numpy(variable.value) + noise)
+    grid = np.linspace(-2, 2, 400_001)
+    blocks = [to_numpy(block) for block in layer.relu_blocks]
+    slope = to_numpy(layer.slope.value)
+    y = reference.relu_network(
+        np.repeat(grid[:, None], 8, axis=1), blocks, slope, layer.domain
+    )
+    for channel in range(8):
+        regions = ks.linear_regions(layer, channel)
+        np.testing.assert_allclose(regions(grid), y[:, channel], atol=1e-7)
+        # Where the sample bends, there is a breakpoint, and the other way round.
+        second = np.abs(np.diff(y[:, channel], 2)) / (grid[1] - grid[0])
+        bends = grid[1:-1][second > 1e-3]
+        inner = regions.breakpoints[1:-1]
+        jumps = np.abs(np.diff(regions.slopes))
+        distance = np.abs(bends[:, None] - inner).min(axis=1)
+        assert np.all(distance < 2e-5)
+        for z in inner[jumps > 1e-2]:
+            assert np.abs(bends - z).min() < 2e-5
+
+
+def test_zero_scales_have_no_bends():
+    layer = ks.RegionConstraint(depth=4, amplitude_initializer="zeros")
+    layer.build((None, 2))
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 1)
+    assert ks.linear_regions(layer).slopes.shape == (1,)
+    layer.release()
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 1)
+
+    # Without its last wave, depth 3 has the pieces of depth 2.
+    layer = layer_with(3, scales="free")
+    scales = to_numpy(layer.amplitude.value)
+    scales[2, 1] = 0
+    layer.amplitude.assign(scales)
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), [8, 4, 8, 8])
+    breakpoints = ks.linear_regions(layer, 1).breakpoints
+    twin = ks.linear_regions(layer, 0).breakpoints
+    assert (len(breakpoints), len(twin)) == (5, 9)
+
+
+@given(
+    depth=st.integers(1, 24),
+    logits=st.floats(-1e6, 1e6),
+    amplitude=st.floats(1e-3, 1e3),
+)
+@settings(max_examples=50)
+def test_the_count_does_not_depend_on_the_peaks(depth, logits, amplitude):
+    layer = ks.RegionConstraint(depth=depth)
+    layer.build((None, 1))
+    signs = (-1.0) ** np.arange(depth + 1)[:, None]
+    layer.peak_logits.assign(logits * signs)
+    layer.amplitude.assign([amplitude])
+    assert ks.count_linear_regions(layer) == [2**depth]
+
+
+def test_dense_counts_its_units():
+    layer = ks.SawtoothDense(5, depth=4, activation="tanh")
+    layer.build((None, 2))
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), [16] * 5)
+    assert len(ks.linear_regions(layer, -1).slopes) == 16
+
+
+@pytest.mark.parametrize("function", [ks.linear_regions, ks.count_linear_regions])
+def test_bad_layers(function):
+    with pytest.raises(ValueError, match="not built yet"):
+        function(ks.SawtoothDense(3))
+    with pytest.raises(TypeError, match=r"layer=<Dense name=plain"):
+        function(keras.layers.Dense(3, name="plain"))
+    for release in (False, True):
+        layer = ks.RegionConstraint()
+        layer.build((None, 2))
+        if release:
+            layer.release()
+        variable = layer.weights[-1]
+        variable.assign(np.full(variable.shape, np.nan))
+        if variable.name != "slope":
+            with pytest.raises(ValueError, match="not finite"):
+                function(layer)
+
+
+@pytest.mark.parametrize("channel", [3, -4, True, 1.5, "0"])
+def test_bad_channels(channel):
+    layer = ks.RegionConstraint()
+    layer.build((None, 3))
+    with pytest.raises(ValueError, match=f"channel={channel!r}"):
+        ks.linear_regions(layer, channel)
+
+
+def test_plots_have_a_panel_and_the_breakpoints_of_every_channel():
+    layer = layer_with(3)
+    axes = ks.plot_regions(layer, channels=[1, 3])
+    assert [axis.get_title() for axis in axes] == ["channel 1", "channel 3"]
+    for axis, channel in zip(axes, [1, 3], strict=True):
+        z, y = axis.lines[0].get_data()
+        regions = ks.linear_regions(layer, channel)
+        np.testing.assert_array_equal(z, regions.breakpoints)
+        np.testing.assert_allclose(y, regions(z))
+    assert len(ks.plot_regions(layer)) == 4
+    assert len(ks.plot_regions(layer, axes=axes, channels=[0, 1])) == 2
+    with pytest.raises(ValueError, match=r"2 axes, channels=\[0\]"):
+        ks.plot_regions(layer, channels=[0], axes=axes)
