@@ -98,8 +98,8 @@ def _velocities(optimizer, layer, replaced):
     """Second moments for the ReLU weights, from the variables they replace.
 
     Stored as they are, see `relu_rate`, the ReLU weights have gradients of about
-    the size that the peaks had. The largest second moment of the channel is a
-    safe start: too large an estimate shortens the first steps and decays.
+    the size that the peaks had. Twice the largest size of the channel is a safe
+    start: too large an estimate shortens the first steps and decays by itself.
     """
     known = [slot_value(optimizer, v, "velocity") for v in replaced]
     known = [np.atleast_2d(value) for value in known if value is not None]
@@ -107,7 +107,7 @@ def _velocities(optimizer, layer, replaced):
         return []
     largest = np.concatenate(known).max(axis=0)
     return [
-        (v, np.broadcast_to(largest, v.shape))
+        (v, np.broadcast_to(4 * largest, v.shape))
         for v in layer.weights
         if v.name.startswith("relu_")
     ]

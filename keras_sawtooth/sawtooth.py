@@ -226,7 +226,7 @@ def relu_blocks(peaks, scales):
     kernel = (
         ops.stack([ops.stack([ops.stack(r) for r in k]) for k in kernel])
         if kernel
-        else ops.zeros((0, 4, 4, *tuple(peaks.shape[1:])), dtype=peaks.dtype)
+        else ops.zeros((0, 4, 4, *peaks.shape[1:]), dtype=peaks.dtype)
     )
     r = size[0]
     return ReluBlocks(

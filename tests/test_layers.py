@@ -106,7 +106,7 @@ def test_every_argument_survives_the_config(cls, arguments):
     assert copy.get_config() == config
     serialized = keras.saving.serialize_keras_object(layer)
     assert keras.saving.deserialize_keras_object(serialized).get_config() == config
-    for name, _value in arguments.items():
+    for name in arguments:
         default = cls(**({"units": 7} if cls is ks.SawtoothDense else {}))
         if name not in ("units", "use_bias", "constrained"):
             assert config[name] != default.get_config().get(name), name

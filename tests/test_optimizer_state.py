@@ -117,9 +117,9 @@ def test_new_slots_start_where_they_must():
         optimizer = model.optimizer
         momentum = slot_value(optimizer, variable, "momentum")
         np.testing.assert_array_equal(momentum, 0)
-        # Second moments start at the largest of the channel.
+        # Second moments start at four times the largest of the channel.
         velocity = slot_value(optimizer, variable, "velocity")
-        expected = np.broadcast_to(known.max(axis=0), velocity.shape)
+        expected = np.broadcast_to(4 * known.max(axis=0), velocity.shape)
         assert np.all(velocity > 0)
         np.testing.assert_array_equal(velocity, expected)
         # The moving average starts at the weights, not at zero.
