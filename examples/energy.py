@@ -3,7 +3,7 @@
 Trains both models on the UCI energy-efficiency data with the same widths,
 optimiser and epochs, prints a table and writes two pictures:
 
-    python examples/energy.py [--epochs 300] [--out examples/output]
+    python examples/energy.py [--epochs 1000] [--out examples/output]
 
 The backend is TensorFlow with XLA, or what KERAS_BACKEND says. `--search` prints
 the validation errors from which the learning rates were chosen.
@@ -28,9 +28,9 @@ DATA = Path(__file__).parent / "data" / "energy.csv"
 UNITS = 50
 BATCH_SIZE = 64
 MODELS = ("Dense(relu)", "SawtoothDense")
-# For each model the best of these on a validation part, see `search`.
-LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-LEARNING_RATE = {"Dense(relu)": 1e-2, "SawtoothDense": 3e-3}
+# For each model the best of these on validation parts, see `search`.
+LEARNING_RATES = (3e-3, 1e-2, 3e-2)
+LEARNING_RATE = {"Dense(relu)": 3e-2, "SawtoothDense": 1e-2}
 DRAWN_UNITS = (0, 1, 2, 3, 4)
 
 
@@ -40,9 +40,9 @@ def load_energy():
     return split(rows)
 
 
-def split(rows, share=0.2):
-    """The same random split of `rows` at every call."""
-    rows = np.random.default_rng(0).permutation(rows)
+def split(rows, seed=0, share=0.2):
+    """A random split of `rows`, the same one for a seed at every call."""
+    rows = np.random.default_rng(seed).permutation(rows)
     n_held_out = round(share * len(rows))
     return rows[n_held_out:], rows[:n_held_out]
 
@@ -56,8 +56,8 @@ def standardise(train, test):
     return train[:, :-1], train[:, -1:], test[:, :-1], test[:, -1:], deviation[-1]
 
 
-def build_model(name):
-    keras.utils.set_random_seed(0)
+def build_model(name, seed=0):
+    keras.utils.set_random_seed(seed)
     if name == "SawtoothDense":
         hidden = [ks.SawtoothDense(UNITS, depth=3) for _ in range(2)]
     else:
@@ -65,10 +65,10 @@ def build_model(name):
     return keras.Sequential([keras.Input((8,)), *hidden, keras.layers.Dense(1)])
 
 
-def train(name, train_rows, test_rows, epochs, learning_rate, callbacks=()):
+def train(name, train_rows, test_rows, epochs, learning_rate, callbacks=(), seed=0):
     """Fit one model; its history and its RMSE on the test rows, in kWh/m2."""
     x, y, x_test, y_test, unit = standardise(train_rows, test_rows)
-    model = build_model(name)
+    model = build_model(name, seed)
     steps = epochs * -(-len(x) // BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(keras.optimizers.Adam(schedule), loss="mse", jit_compile=jit())
@@ -93,7 +93,7 @@ def jit():
 
 
 class Progress(keras.callbacks.Callback):
-    """A progress bar over the epochs, and the time of each."""
+    """A progress bar over the epochs, and the time that each took."""
 
     def __init__(self, title):
         super().__init__()
@@ -102,7 +102,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         print(f"{self.title}, {self.model.count_params():,} parameters")
-        self.bar = keras.utils.Progbar(self.params["epochs"], unit_name="epoch")
+        self.bar = keras.utils.Progbar(
+            self.params["epochs"], unit_name="epoch", stateful_metrics=["loss"]
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
@@ -179,17 +181,20 @@ def plot_training(histories, release_epoch, path):
 
 
 def search(rows, epochs):
-    """Print the validation RMSE of every learning rate, mean of three seeds."""
-    parts = split(rows)
+    """Print the validation RMSE of every learning rate, mean of three splits."""
     for name in MODELS:
         for rate in LEARNING_RATES:
-            rmse = train(name, *parts, epochs, rate)[2]
-            print(f"{name:14} learning rate {rate:.0e}  RMSE {rmse:.3f}", flush=True)
+            errors = [
+                train(name, *split(rows, seed), epochs, rate, seed=seed)[2]
+                for seed in (1, 2, 3)
+            ]
+            mean = np.mean(errors)
+            print(f"{name:14} learning rate {rate:.0e}  RMSE {mean:.3f}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("examples/output"))
     parser.add_argument("--search", action="store_true")
     arguments = parser.parse_args()

@@ -1,6 +1,9 @@
 """What every layer of the package promises. A new layer joins the table."""
 
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -285,6 +288,17 @@ def test_float64_is_computed_in_float64(cls, arguments, shape):
     if layer.constrained:
         layer.release()
         np.testing.assert_allclose(to_numpy(layer(x)), y, atol=1e-12)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
+def test_float64_tests_pass_where_jax_has_float64():
+    if has_float64():
+        pytest.skip("this is the inner run")
+    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "float64"]
+    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "13 passed" in run.stdout
 
 
 @each_layer

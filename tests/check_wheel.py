@@ -1,0 +1,17 @@
+"""Run by `tox -e package` where the wheel is installed, outside the checkout."""
+
+from importlib import metadata
+
+import numpy as np
+
+import keras_sawtooth as ks
+
+required = [r for r in metadata.requires("keras-sawtooth") if "extra ==" not in r]
+names = sorted(r.split(">")[0] for r in required)
+assert names == ["keras", "numpy"], names
+assert "site-packages" in ks.__file__, ks.__file__
+assert metadata.version("keras-sawtooth") == ks.__version__
+layer = ks.SawtoothDense(4)
+assert layer(np.zeros((2, 3))).shape == (2, 4)
+assert list(ks.count_linear_regions(layer)) == [8] * 4
+print(f"keras-sawtooth {ks.__version__} works from its wheel; requires {required}")
