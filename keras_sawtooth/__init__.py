@@ -6,8 +6,8 @@ from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.regions import LinearRegions
 from keras_sawtooth.regions import count_linear_regions
 from keras_sawtooth.regions import linear_regions
-from keras_sawtooth.release import ReleaseConstraints
 from keras_sawtooth.release import release
+from keras_sawtooth.release_constraints import ReleaseConstraints
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 __all__ = [

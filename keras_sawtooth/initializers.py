@@ -5,6 +5,8 @@ import random
 import keras
 from keras import ops
 
+from keras_sawtooth.arguments import check_integer
+
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class RandomSign(keras.initializers.Initializer):
@@ -23,10 +25,8 @@ class RandomSign(keras.initializers.Initializer):
     """
 
     def __init__(self, value=1.0, seed=None):
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise ValueError(
-                f"`seed` must be an integer or None. Received: seed={seed!r}"
-            )
+        if seed is not None:
+            seed = check_integer("seed", seed, 0)
         self.value = value
         self.seed = seed
         # Python's generator, as in Keras: `keras.utils.set_random_seed` sets it.

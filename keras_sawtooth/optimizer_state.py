@@ -5,8 +5,28 @@ from collections import defaultdict
 from keras import ops
 
 
-def rebuild_optimizer(optimizer, variables, velocities):
-    """A new optimiser for `variables` that goes on where `optimizer` stands.
+def copy_optimizer(optimizer):
+    """An unbuilt optimiser of the same class and configuration.
+
+    Raises:
+        ValueError: if Keras cannot copy it.
+    """
+    try:
+        new = type(optimizer).from_config(optimizer.get_config())
+    except Exception as error:
+        raise ValueError(
+            f"The optimiser {optimizer.name!r} must be copied when the layers are "
+            f"released, and Keras cannot: {error} Give classes of your own a "
+            "`get_config` and register them with "
+            "`keras.saving.register_keras_serializable`; use a "
+            "`LearningRateSchedule` instead of a function."
+        ) from error
+    _copy_weight_decay_exclusions(optimizer, new)
+    return new
+
+
+def carry_over(optimizer, new, variables, velocities):
+    """Build `new` for `variables` in the state that `optimizer` has.
 
     Slots of variables that stay, the step count, the learning rate and loss
     scales are copied. Slots of new variables start at zero, with two exceptions:
@@ -17,18 +37,15 @@ def rebuild_optimizer(optimizer, variables, velocities):
 
     Args:
         optimizer: a built `keras.optimizers.Optimizer`, wrapped or not.
+        new: the unbuilt copy of it.
         variables: list of the trainable variables from now on.
         velocities: list of pairs (new variable, NumPy array of its shape).
-
-    Returns:
-        A built optimiser of the same class and configuration.
     """
-    new = type(optimizer).from_config(optimizer.get_config())
-    _carry_weight_decay_exclusions(optimizer, new)
     new.build(variables)
 
     # Slots are matched by name, and where several variables share a path, by
-    # their order. Values go through NumPy: JAX donates the old buffers.
+    # their order. Values go through NumPy: JAX donates the old buffers, and two
+    # variables must not share one.
     values = defaultdict(list)
     for slot in optimizer.variables:
         values[slot.name].append(ops.convert_to_numpy(slot.value))
@@ -44,11 +61,10 @@ def rebuild_optimizer(optimizer, variables, velocities):
         name = _slot_name(variable, "average")
         if name not in values:
             for slot in slots[name]:
-                slot.assign(variable)
+                slot.assign(ops.convert_to_numpy(variable.value))
     for variable, velocity in velocities:
         for slot in slots[_slot_name(variable, "velocity")]:
             slot.assign(velocity)
-    return new
 
 
 def slot_value(optimizer, variable, slot):
@@ -65,7 +81,7 @@ def _slot_name(variable, slot):
     return f"{variable.path.replace('/', '_')}_{slot}"
 
 
-def _carry_weight_decay_exclusions(old, new):
+def _copy_weight_decay_exclusions(old, new):
     # `exclude_from_weight_decay` leaves no trace in the configuration.
     for name in (
         "_exclude_from_weight_decay",
@@ -74,4 +90,4 @@ def _carry_weight_decay_exclusions(old, new):
         if hasattr(old, name):
             setattr(new, name, getattr(old, name))
     if hasattr(old, "inner_optimizer"):
-        _carry_weight_decay_exclusions(old.inner_optimizer, new.inner_optimizer)
+        _copy_weight_decay_exclusions(old.inner_optimizer, new.inner_optimizer)

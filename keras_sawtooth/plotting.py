@@ -1,5 +1,8 @@
 """Pictures of learned functions. matplotlib is imported when they are drawn."""
 
+import numpy as np
+
+from keras_sawtooth.regions import count_linear_regions
 from keras_sawtooth.regions import linear_regions
 
 
@@ -8,15 +11,15 @@ def plot_regions(layer, channels=None, axes=None):
 
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`.
-        channels: list of int. Defaults to the first four.
-        axes: list of matplotlib axes, one a channel. Defaults to a new figure.
+        channels: int or list of int. Defaults to the first four.
+        axes: matplotlib axes, one a channel. Defaults to a new figure.
 
     Returns:
         The list of axes.
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if `channels` and `axes` are not equally many.
+        ValueError: if there are no channels, or not as many as axes.
 
     Example:
 
@@ -33,10 +36,10 @@ def plot_regions(layer, channels=None, axes=None):
         ) from error
 
     if channels is None:
-        from keras_sawtooth.regions import count_linear_regions
-
         channels = range(min(4, len(count_linear_regions(layer))))
-    channels = list(channels)
+    channels = np.ravel(channels).tolist()
+    if not channels:
+        raise ValueError(f"Name a channel to draw. Received: channels={channels}")
     if axes is None:
         _, axes = plt.subplots(
             1,
@@ -45,8 +48,7 @@ def plot_regions(layer, channels=None, axes=None):
             squeeze=False,
             layout="constrained",
         )
-        axes = axes[0]
-    axes = list(axes)
+    axes = np.ravel(axes).tolist()
     if len(axes) != len(channels):
         raise ValueError(
             "Give one of `axes` for every one of `channels`. Received: "

@@ -1,16 +1,21 @@
 """`RegionConstraint`: one learnable sawtooth function for every channel."""
 
-import math
-
 import keras
 from keras import ops
 
+from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.arguments import check_choice
+from keras_sawtooth.arguments import check_domain
+from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.arguments import check_number
 from keras_sawtooth.initializers import RandomSign
 
 # At depth 24 the average piece is as narrow as the spacing of float32 numbers
 # on the domain; deeper layers would cost time and add nothing.
 MAX_DEPTH = 24
+# With less, peaks would round to 0 or 1 in float32.
+MIN_MARGIN = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
@@ -45,8 +50,8 @@ class RegionConstraint(keras.layers.Layer):
             or concave on the domain and close to a smooth one. `"free"` starts
             at the same values and trains every scale by itself.
         constrained: bool. `False` starts in the released phase.
-        margin: float in (0, 0.5). Peaks stay in `[margin, 1 - margin]`.
-        relu_rate: positive float. The ReLU weights of the released phase are
+        margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
+        relu_rate: float of at least 1e-6. The ReLU weights of the released phase are
             stored divided by this number. The function is several times more
             sensitive to them than to the peaks; this way an optimiser with
             steps of a given size (Adam, Lion) moves them by `relu_rate` times
@@ -111,21 +116,17 @@ class RegionConstraint(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.depth = _check_depth(depth)
-        self.domain = _check_domain(domain)
-        if scales not in ("tied", "free"):
-            raise ValueError(
-                f'`scales` must be "tied" or "free". Received: scales={scales!r}'
-            )
+        self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
+        self.domain = check_domain(domain)
+        self.scale_mode = check_choice("scales", scales, ("tied", "free"))
         if not isinstance(constrained, bool):
             raise ValueError(
                 "`constrained` must be a boolean. "
                 f"Received: constrained={constrained!r}"
             )
-        self.scale_mode = scales
         self.constrained = constrained
-        self.margin = _check_number("margin", margin, 0, 0.5)
-        self.relu_rate = _check_number("relu_rate", relu_rate, 0, math.inf)
+        self.margin = check_number("margin", margin, MIN_MARGIN, 0.5)
+        self.relu_rate = check_number("relu_rate", relu_rate, 1e-6)
         get = keras.initializers.get
         self.peak_initializer = get(
             peak_initializer or keras.initializers.RandomNormal(stddev=0.5)
@@ -192,7 +193,7 @@ class RegionConstraint(keras.layers.Layer):
             peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
             outputs = sawtooth.sawtooth(z, peaks, scales, slope, self.domain)
         else:
-            outputs = sawtooth.relu_network(z, self.relu_blocks, slope, self.domain)
+            outputs = relu_network.relu_network(z, self.relu_blocks, slope, self.domain)
         return ops.cast(outputs, self.compute_dtype)
 
     @property
@@ -229,7 +230,7 @@ class RegionConstraint(keras.layers.Layer):
 
     @property
     def relu_blocks(self):
-        """Weights of the ReLU network in force, a `sawtooth.ReluBlocks`."""
+        """Weights of the ReLU network in force, a `relu_network.ReluBlocks`."""
         self._check_phase("relu_blocks", constrained=False)
         blocks = {}
         for field, shape in self._relu_shapes().items():
@@ -237,7 +238,7 @@ class RegionConstraint(keras.layers.Layer):
             # Keras has no variables without elements, as depth 1 would need.
             value = ops.zeros(shape) if variable is None else variable
             blocks[field] = self._evaluated(value) * self.relu_rate
-        return sawtooth.ReluBlocks(**blocks)
+        return relu_network.ReluBlocks(**blocks)
 
     def _relu_shapes(self):
         channels = self.slope.shape[0]
@@ -298,7 +299,7 @@ class RegionConstraint(keras.layers.Layer):
 
         def initializer(field):
             def initial_value(shape, dtype=None):
-                blocks = sawtooth.relu_blocks(
+                blocks = relu_network.relu_blocks(
                     *self._peaks_and_scales(peak_logits, amplitude)
                 )
                 return ops.cast(getattr(blocks, field) / self.relu_rate, dtype)
@@ -385,42 +386,3 @@ class RegionConstraint(keras.layers.Layer):
                 getattr(self, f"{name}_constraint")
             )
         return {**super().get_config(), **config}
-
-
-def _check_depth(depth):
-    if (
-        isinstance(depth, bool)
-        or not isinstance(depth, int)
-        or not 1 <= depth <= MAX_DEPTH
-    ):
-        raise ValueError(
-            f"`depth` must be an integer from 1 to {MAX_DEPTH}. "
-            f"Received: depth={depth!r}"
-        )
-    return depth
-
-
-def _check_domain(domain):
-    try:
-        low, high = (float(bound) for bound in domain)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(
-            "`domain` must be two finite numbers (low, high) with low < high. "
-            f"Received: domain={domain!r}"
-        )
-    return low, high
-
-
-def _check_number(name, value, low, high):
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not low < value < high
-    ):
-        raise ValueError(
-            f"`{name}` must be a number between {low} and {high}, both "
-            f"excluded. Received: {name}={value!r}"
-        )
-    return float(value)

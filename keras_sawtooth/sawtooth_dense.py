@@ -156,7 +156,7 @@ class SawtoothDense(keras.layers.Dense):
 
     @property
     def relu_blocks(self):
-        """Weights of the ReLU network in force, a `sawtooth.ReluBlocks`."""
+        """Weights of the ReLU network in force, a `relu_network.ReluBlocks`."""
         return self.region_constraint.relu_blocks
 
     def release(self):

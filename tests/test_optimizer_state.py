@@ -7,7 +7,8 @@ from backend import to_numpy
 from keras import layers
 
 import keras_sawtooth as ks
-from keras_sawtooth.optimizer_state import rebuild_optimizer
+from keras_sawtooth.optimizer_state import carry_over
+from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 100)
@@ -210,6 +211,43 @@ def test_ambiguous_slots_are_not_mixed_up():
     optimizer.build(two)
     optimizer.apply([keras.ops.ones(2)] * 2, two)
     three = [*variables(1), *two]
-    new = rebuild_optimizer(optimizer, three, [])
+    new = copy_optimizer(optimizer)
+    carry_over(optimizer, new, three, [])
     for slot in new.variables[2:]:
         np.testing.assert_array_equal(to_numpy(slot.value), 0)
+
+
+class Unregistered(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 1e-3
+
+
+def test_an_optimizer_that_cannot_be_copied_is_refused_before_any_change():
+    x, y = data()
+    model = build(keras.optimizers.Adam(Unregistered()))
+    with pytest.raises(ValueError, match=r"Keras cannot: .*get_config"):
+        model.fit(x, y, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="must be copied"):
+        ks.release(model)
+    assert model.layers[0].constrained
+    model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize("swap_on_epoch", [True, False])
+def test_swapped_moving_averages(swap_on_epoch):
+    x, y = data()
+    model = build(keras.optimizers.Adam(1e-2, use_ema=True))
+    history = model.fit(
+        x,
+        y,
+        epochs=4,
+        validation_data=(x, y),
+        verbose=0,
+        callbacks=[
+            ks.ReleaseConstraints(epoch=2),
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=swap_on_epoch),
+        ],
+    ).history
+    assert np.isfinite(history["val_loss"]).all()
+    assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]

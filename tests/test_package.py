@@ -57,11 +57,14 @@ BAD_ARGUMENTS = [
     ("depth", [0, -1, True, 2.0, "3", None, 25, 10**9]),
     (
         "domain",
-        [(0, 0), (1, -1), (0, NAN), (-INFINITY, 0), (0,), (0, 1, 2), 3, None, "ab"],
+        [
+            *[(0, 0), (1, -1), (0, NAN), (-INFINITY, 0), (0,), (0, 1, 2), 3],
+            *[None, "ab", "12", (False, True), (-1e308, 1e308)],
+        ],
     ),
     ("scales", ["loose", None, 1, True]),
     ("constrained", [1, None, "yes"]),
-    ("margin", [0, 0.5, -0.1, 1, NAN, "0.1", True, None]),
+    ("margin", [0, 1e-8, 0.5, -0.1, 1, NAN, "0.1", True, None]),
     ("relu_rate", [0, -1.0, NAN, INFINITY, "1", None]),
 ]
 CASES = [(name, value) for name, values in BAD_ARGUMENTS for value in values]
@@ -80,6 +83,16 @@ def test_bad_arguments_are_quoted(name, value):
 def test_bad_units_are_quoted(units):
     with pytest.raises(ValueError, match=re.escape(f"units={units}")):
         ks.SawtoothDense(units)
+
+
+def test_numpy_numbers_are_numbers():
+    layer = ks.RegionConstraint(
+        depth=np.int64(2), margin=np.float32(0.125), domain=(np.float64(0), 1)
+    )
+    config = layer.get_config()
+    assert type(config["depth"]) is int and type(config["margin"]) is float
+    assert config["domain"] == (0.0, 1.0)
+    assert ks.ReleaseConstraints(epoch=np.int64(3)).epoch == 3
 
 
 def test_unknown_arguments_are_refused():

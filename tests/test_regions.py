@@ -85,6 +85,22 @@ def test_release_keeps_the_pieces(depth):
         )
 
 
+def test_narrow_pieces_go_without_a_gap():
+    """Beyond what float32 can tell apart, the function stays continuous."""
+    layer = ks.RegionConstraint(depth=16)
+    layer.build((None, 1))
+    z = np.linspace(-2, 2, 20001)
+    before = ks.linear_regions(layer)(z)
+    layer.release()
+    regions = ks.linear_regions(layer)
+    assert 2**15 < len(regions.slopes) <= 2**16
+    np.testing.assert_allclose(regions(z), before, atol=1e-5)
+    inner = regions.breakpoints[1:-1]
+    left = regions.slopes[:-1] * inner + regions.intercepts[:-1]
+    right = regions.slopes[1:] * inner + regions.intercepts[1:]
+    np.testing.assert_allclose(left, right, atol=1e-5)
+
+
 def test_regions_of_free_weights_equal_a_dense_sample():
     """Every bend that a fine grid shows is found."""
     layer = layer_with(3, channels=8)
@@ -191,5 +207,9 @@ def test_plots_have_a_panel_and_the_breakpoints_of_every_channel():
         np.testing.assert_allclose(y, regions(z))
     assert len(ks.plot_regions(layer)) == 4
     assert len(ks.plot_regions(layer, axes=axes, channels=[0, 1])) == 2
+    assert len(ks.plot_regions(layer, channels=2)) == 1
+    assert len(ks.plot_regions(layer, channels=1, axes=axes[0])) == 1
     with pytest.raises(ValueError, match=r"2 axes, channels=\[0\]"):
         ks.plot_regions(layer, channels=[0], axes=axes)
+    with pytest.raises(ValueError, match=r"channels=\[\]"):
+        ks.plot_regions(layer, channels=[])

@@ -138,6 +138,9 @@ def test_release_of_a_plain_or_unbuilt_model():
     plain = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     with pytest.raises(ValueError, match="no constrained layer"):
         ks.release(plain)
+    for wrong in (None, [plain], ks.SawtoothDense(2)):
+        with pytest.raises(TypeError, match=r"takes a `keras\.Model`"):
+            ks.release(wrong)
     # The second layer is not built, so the first one must not be touched.
     first = ks.SawtoothDense(2)
     first.build((None, 3))
@@ -301,9 +304,81 @@ def test_a_model_without_layers_to_release_is_refused_at_the_start():
 def test_a_monitor_that_is_not_logged_is_refused_after_one_epoch():
     model = build()
     model.compile("adam", "mse")
-    with pytest.raises(ValueError, match=r"monitor='val_loss'.*'loss'"):
-        fit(model, callbacks=[ks.ReleaseConstraints(monitor="val_loss")])
+    with pytest.raises(ValueError, match=r"monitor='accuracy'.*'loss'"):
+        fit(model, callbacks=[ks.ReleaseConstraints(monitor="accuracy")])
     assert int(model.optimizer.iterations) == 4
+
+
+def test_a_validation_metric_without_validation():
+    """A warning at once, as validation may come later, and then an error."""
+    release = ks.ReleaseConstraints(monitor="val_loss")
+    message = r"monitor='val_loss'.*'loss'"
+    model = build()
+    model.compile("adam", "mse")
+    with (
+        pytest.warns(UserWarning, match=message),
+        pytest.raises(ValueError, match=message),
+    ):
+        fit(model, epochs=2, callbacks=[release])
+
+
+@pytest.mark.filterwarnings("ignore:`ReleaseConstraints` waits")
+def test_a_validation_metric_of_every_second_epoch():
+    x, y = data()
+    model = build()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    release = ks.ReleaseConstraints(monitor="val_loss", patience=1)
+    history = fit(
+        model,
+        epochs=5,
+        callbacks=[release],
+        validation_data=(x, y),
+        validation_freq=2,
+    ).history
+    assert history["constrained"] == [1.0, 1.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_an_unbuilt_model(plain):
+    """TensorFlow builds a model in its first step, the others before."""
+    hidden = layers.Dense(4) if plain else ks.SawtoothDense(4)
+    model = keras.Sequential([hidden, layers.Dense(1)])
+    model.compile("adam", "mse")
+    if plain:
+        with pytest.raises(ValueError, match="found no layer to release"):
+            fit(model, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    elif BACKEND == "tensorflow":
+        with pytest.raises(ValueError, match="Build it before `fit`"):
+            fit(model, callbacks=[ks.ReleaseConstraints(epoch=0)])
+    else:
+        history = fit(model, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=0)])
+        assert history.history["constrained"] == [0.0]
+
+
+def test_a_plateau_is_forgotten_with_the_end_of_training():
+    release = ks.ReleaseConstraints(patience=1)
+    for _ in range(2):
+        model = build()
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        history = fit(model, epochs=2, callbacks=[release]).history
+        assert history["constrained"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("last", [1e-4, 1e-8, 0.0])
+def test_vanishing_free_scales_do_not_explode_after_the_release(last):
+    for scales in ([1.0, -0.25, last], [last, 0.25, 0.06], [0.0, 0.0, last]):
+        model = keras.Sequential(
+            [keras.Input((4,)), ks.RegionConstraint(depth=3, scales="free")]
+        )
+        layer = model.layers[0]
+        layer.amplitude.assign(np.repeat(np.array(scales)[:, None], 4, axis=1))
+        model.compile(keras.optimizers.Adam(1e-3), "mse")
+        x = np.repeat(np.linspace(-2, 2, 64)[:, None], 4, axis=1)
+        before = model.predict(x, verbose=0)
+        ks.release(model)
+        np.testing.assert_allclose(model.predict(x, verbose=0), before, atol=1e-6)
+        model.fit(x, np.sin(x), batch_size=64, verbose=0)
+        assert np.abs(model.predict(x, verbose=0) - before).max() < 0.05
 
 
 @pytest.mark.parametrize(
@@ -318,6 +393,8 @@ def test_a_monitor_that_is_not_logged_is_refused_after_one_epoch():
         ({"patience": "2"}, "patience='2'"),
         ({"min_delta": -0.1}, "min_delta=-0.1"),
         ({"min_delta": float("nan")}, "min_delta=nan"),
+        ({"monitor": ""}, "monitor=''"),
+        ({"mode": "least"}, "mode='least'"),
     ],
 )
 def test_bad_arguments_of_the_callback(arguments, message):

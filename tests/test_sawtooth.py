@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from keras import ops
 
+from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 
 DOMAIN = (-2.0, 2.0)
@@ -81,8 +82,8 @@ def test_any_leading_shape(shape):
     z = np.random.default_rng(1).normal(size=shape)
     scales = reference.tied_scales(amplitude, peaks)
     y = sawtooth.sawtooth(*tensors(z, peaks, scales, slope), DOMAIN)
-    blocks = sawtooth.relu_blocks(*tensors(peaks, scales))
-    free = sawtooth.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
+    blocks = relu_network.relu_blocks(*tensors(peaks, scales))
+    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
     expected = reference.sawtooth(z, peaks, scales, slope, DOMAIN)
     np.testing.assert_allclose(to_numpy(y), expected, atol=1e-6)
     np.testing.assert_allclose(to_numpy(free), expected, atol=4e-6)
@@ -114,9 +115,9 @@ def test_relu_blocks_equal_the_waves(depth, signs):
         scales = rng.normal(size=scales.shape) * 4.0 ** -np.arange(depth)[:, None]
     if signs == "zero":
         scales[rng.uniform(size=scales.shape) < 0.4] = 0
-    blocks = sawtooth.relu_blocks(*tensors(peaks, scales))
+    blocks = relu_network.relu_blocks(*tensors(peaks, scales))
     assert blocks.kernel.shape == (depth - 1, 4, 4, 5)
-    y = sawtooth.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
+    y = relu_network.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
     expected = reference.sawtooth(z, peaks, scales, slope, DOMAIN)
     np.testing.assert_allclose(to_numpy(y), expected, atol=1e-5)
     # As a network of matrix products, with the neurons in the same order.
@@ -169,7 +170,7 @@ def test_gradients_of_the_relu_network_equal_finite_differences():
     # Perturbed blocks: all weights matter, and no ReLU is exactly at zero.
     blocks = [
         to_numpy(block) + rng.normal(scale=0.05, size=block.shape)
-        for block in sawtooth.relu_blocks(*tensors(peaks, scales))
+        for block in relu_network.relu_blocks(*tensors(peaks, scales))
     ]
     weights = rng.normal(size=z.shape)
     step = 1e-5
@@ -178,7 +179,9 @@ def test_gradients_of_the_relu_network_equal_finite_differences():
         return np.sum(weights * reference.relu_network(z, blocks, slope, DOMAIN))
 
     def loss(z, slope, *blocks):
-        y = sawtooth.relu_network(z, sawtooth.ReluBlocks(*blocks), slope, DOMAIN)
+        y = relu_network.relu_network(
+            z, relu_network.ReluBlocks(*blocks), slope, DOMAIN
+        )
         return ops.sum(y * ops.convert_to_tensor(weights, "float32"))
 
     arrays = [z, slope, *blocks]
@@ -229,8 +232,8 @@ def test_release_equals_the_function_for_random_parameters(depth, seed):
     z, peaks, amplitude, slope = sample(seed, depth, channels=3, points=50)
     scales = reference.tied_scales(amplitude, peaks)
     y = sawtooth.sawtooth(*tensors(z, peaks, scales, slope), DOMAIN)
-    blocks = sawtooth.relu_blocks(*tensors(peaks, scales))
-    free = sawtooth.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
+    blocks = relu_network.relu_blocks(*tensors(peaks, scales))
+    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
     np.testing.assert_allclose(
         to_numpy(free), to_numpy(y), atol=1e-5 * np.ptp(to_numpy(y))
     )

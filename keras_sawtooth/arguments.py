@@ -1,0 +1,63 @@
+"""Checks of constructor arguments. Each returns the plain Python value."""
+
+import math
+from numbers import Integral
+from numbers import Real
+
+
+def check_integer(name, value, low, high=math.inf):
+    """An integer from `low` to `high`, both included."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Integral)
+        or not low <= value <= high
+    ):
+        at_most = "" if high == math.inf else f" and at most {high}"
+        raise ValueError(
+            f"`{name}` must be an integer of at least {low}{at_most}. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def check_number(name, value, low, high=math.inf):
+    """A finite number of at least `low` and below `high`."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not low <= value < high
+    ):
+        below = "" if high == math.inf else f" and below {high}"
+        raise ValueError(
+            f"`{name}` must be a finite number of at least {low}{below}. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def check_choice(name, value, choices):
+    """One of some strings."""
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(
+            f"`{name}` must be one of {listed}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def check_domain(domain):
+    """Two finite numbers in increasing order."""
+    try:
+        low, high = domain
+        numbers = all(
+            isinstance(bound, Real) and not isinstance(bound, bool)
+            for bound in (low, high)
+        )
+    except (TypeError, ValueError):
+        numbers = False
+    if not numbers or not 0 < high - low < math.inf:
+        raise ValueError(
+            "`domain` must be two finite numbers (low, high) with low < high. "
+            f"Received: domain={domain!r}"
+        )
+    return float(low), float(high)

@@ -1,0 +1,183 @@
+"""`ReleaseConstraints`: from constrained to free training inside `fit`."""
+
+import warnings
+
+import keras
+
+from keras_sawtooth.arguments import check_choice
+from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.arguments import check_number
+from keras_sawtooth.optimizer_state import copy_optimizer
+from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.release import constrained_layers
+from keras_sawtooth.release import flatten_layers
+from keras_sawtooth.release import release
+
+
+class ReleaseConstraints(keras.callbacks.EarlyStopping):
+    """Callback that releases the constrained layers inside `fit`.
+
+    The constrained phase ends at the start of `epoch`, or once `monitor` has not
+    improved by `min_delta` for `patience` epochs: what would stop the training
+    with `keras.callbacks.EarlyStopping` starts its second phase here. After that
+    the callback does nothing, also in later `fit` calls.
+
+    Every epoch's logs, and so the history, get the entry `constrained`: 1.0 in
+    the constrained phase, 0.0 after it.
+
+    Args:
+        epoch: int or `None`. Epoch, counted from 0 as in Keras, at whose start
+            the layers are released. With an epoch nothing is monitored.
+        monitor: str. Quantity to be monitored, any entry of the logs. Defaults
+            to `"loss"`, unless `epoch` is given.
+        patience: int. Number of epochs without improvement.
+        min_delta: float. Smallest change that counts as an improvement, in the
+            unit of `monitor`.
+        mode: `"auto"`, `"min"` or `"max"`, as in `EarlyStopping`.
+        verbose: 0 or 1. 1 prints a line at the release.
+
+    Raises:
+        ValueError: if an argument is outside its range, or both `epoch` and
+            `monitor` are given; at the start of training, if the model holds no
+            `SawtoothDense` or `RegionConstraint`, or its optimiser cannot be
+            copied; at the end of the first epoch, if `monitor` is not in its
+            logs. A validation metric may come later (`validation_freq`): then
+            there is a warning, and the error follows at the end of training.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((1,)), SawtoothDense(8), keras.layers.Dense(1)]
+    ... )
+    >>> model.compile("adam", "mse")
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> history = model.fit(
+    ...     x, x**2, epochs=3, verbose=0, callbacks=[ReleaseConstraints(epoch=2)]
+    ... )
+    >>> history.history["constrained"]
+    [1.0, 1.0, 0.0]
+
+    Reference:
+        - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 4.
+    """
+
+    def __init__(
+        self,
+        epoch=None,
+        monitor=None,
+        patience=10,
+        min_delta=1e-4,
+        mode="auto",
+        verbose=0,
+    ):
+        if epoch is not None:
+            epoch = check_integer("epoch", epoch, 0)
+            if monitor is not None:
+                raise ValueError(
+                    "Give either `epoch` or `monitor`: the release cannot both "
+                    "have a fixed date and wait for a plateau. Received: "
+                    f"epoch={epoch!r}, monitor={monitor!r}"
+                )
+        if monitor is None:
+            monitor = "loss"
+        if not isinstance(monitor, str) or not monitor:
+            raise ValueError(
+                "`monitor` must be the name of a logged quantity, such as "
+                f'"loss" or "val_loss". Received: monitor={monitor!r}'
+            )
+        super().__init__(
+            monitor=monitor,
+            patience=check_integer("patience", patience, 0),
+            min_delta=check_number("min_delta", min_delta, 0),
+            mode=check_choice("mode", mode, ("auto", "min", "max")),
+            verbose=verbose,
+        )
+        self.epoch = epoch
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._plateau = False
+        self._monitor_seen = False
+        self._checked = False
+        self._check_model()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self._checked:  # A model may be built by its first batch.
+            self._check_model()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        due = self._plateau if self.epoch is None else epoch >= self.epoch
+        if not due:
+            return
+        if not self.model.built:
+            raise ValueError(
+                f"{self.model.name!r} is not built yet, so it cannot be released "
+                f"at the start of epoch {epoch}. Build it before `fit`, or create "
+                "its layers with `constrained=False`."
+            )
+        if constrained_layers(self.model):
+            released = release(self.model)
+            if self.verbose > 0:
+                print(
+                    f"\nEpoch {epoch + 1}: released {len(released)} layer(s); "
+                    "their ReLU weights train freely from now on."
+                )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check_model()
+        constrained = bool(constrained_layers(self.model))
+        if self.epoch is None and constrained:
+            self._watch(epoch, logs)
+        if logs is not None:
+            logs["constrained"] = float(constrained)
+
+    def on_train_end(self, logs=None):
+        if self._waits_in_vain():
+            raise ValueError(self._missing_monitor(logs))
+
+    def _watch(self, epoch, logs):
+        """Let `EarlyStopping` look for a plateau, but do not stop for it."""
+        if self.monitor not in logs:
+            if not self._monitor_seen:
+                if not self.monitor.startswith("val_"):
+                    raise ValueError(self._missing_monitor(logs))
+                # Perhaps `validation_freq` is above 1.
+                if epoch == 0:
+                    warnings.warn(self._missing_monitor(logs), stacklevel=2)
+            return
+        self._monitor_seen = True
+        stopped_by_others = self.model.stop_training
+        super().on_epoch_end(epoch, logs)
+        if self.model.stop_training and not stopped_by_others:
+            self.model.stop_training = False
+            self.stopped_epoch = 0
+            self._plateau = True
+
+    def _waits_in_vain(self):
+        return (
+            self.epoch is None
+            and not self._monitor_seen
+            and bool(constrained_layers(self.model))
+        )
+
+    def _missing_monitor(self, logs):
+        return (
+            "`ReleaseConstraints` waits for a quantity that is not in the logs. "
+            f"Received: monitor={self.monitor!r}. Available: {sorted(logs)}"
+        )
+
+    def _check_model(self):
+        """Refuse what would fail at the release, as soon as it can be seen."""
+        if self._checked or not self.model.built:
+            return
+        self._checked = True
+        if not any(
+            isinstance(layer, RegionConstraint) for layer in flatten_layers(self.model)
+        ):
+            raise ValueError(
+                f"`ReleaseConstraints` found no layer to release in "
+                f"{self.model.name!r}: it holds no `SawtoothDense` or "
+                "`RegionConstraint`. Put one into the model, or remove the "
+                "callback."
+            )
+        copy_optimizer(self.model.optimizer)

@@ -1,0 +1,167 @@
+"""The ReLU network of width 4 that equals a sawtooth function.
+
+Shapes as in `keras_sawtooth.sawtooth`: the channels are last, and every channel
+has a network of its own.
+"""
+
+from collections import namedtuple
+
+from keras import ops
+
+from keras_sawtooth import sawtooth
+
+# Neurons of a channel whose scales all vanish have this size, so that they learn.
+SMALLEST_NEURON = 1e-3
+# A layer's neurons are at least this large next to those of the layer before.
+# Tied scales have ratios near 1/4.
+SMALLEST_RATIO = 1 / 64
+
+ReluBlocks = namedtuple(
+    "ReluBlocks",
+    ["input_kernel", "input_bias", "kernel", "bias", "output_kernel"],
+)
+ReluBlocks.__doc__ = """Weights of a width-4, depth-`depth` ReLU network a channel.
+
+`input_kernel`, `input_bias` and `output_kernel` are `(4, channels)`; `kernel` is
+`(depth - 1, 4, 4, channels)`, rows (new neurons) before columns (old neurons),
+and `bias` is `(depth - 1, 4, channels)`.
+"""
+
+
+def relu_blocks(peaks, scales):
+    """Weights of the ReLU network that equals the sum of the scaled waves.
+
+    The neurons of every hidden layer are, in order: the sum of the waves so far,
+    the two neurons `t1`, `t2` that make the next wave, and a constant. The
+    constant exists so that no bias has to shrink like `4 ** -i`. With scales of
+    mixed signs the partial sum could turn negative, where a ReLU would cut it;
+    it is then lifted by the largest amount the negative waves can take, and the
+    output layer takes that constant off again.
+
+    Args:
+        peaks: tensor `(depth, channels)` or `(depth + 1, channels)`.
+        scales: tensor `(depth, channels)`.
+
+    Returns:
+        `ReluBlocks`.
+
+    Example:
+
+    >>> peaks = ops.full((4, 2), 0.5)
+    >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(2), peaks))
+    >>> blocks.kernel.shape == (2, 4, 4, 2)
+    True
+
+    Reference:
+        - Milkert et al., 2025, section 3.2 (the network of composed triangles).
+    """
+    depth = scales.shape[0]
+    size = _neuron_sizes(scales)
+    one, zero = ops.ones_like(scales[0]), ops.zeros_like(scales[0])
+    sign = ops.where(scales[0] < 0, -one, one)
+    # Waves as multiples of their neurons: 1 for tied scales, by their signs.
+    share = [sign * scales[i] / size[i] for i in range(depth)]
+
+    first = 1 / (1 - peaks[0])
+    rising = [1 / peaks[i] for i in range(depth)]
+    turning = [-1 / (peaks[i] * (1 - peaks[i])) for i in range(depth)]
+
+    kernel, offset = [], zero
+    for i in range(1, depth):
+        lift = ops.relu(-share[i - 1])
+        offset = offset + lift * size[i - 1]
+        # `sum` reads the old sum, or in front of layer 1 the third piece of W_0.
+        wave = [first if i == 1 else zero, rising[i - 1], turning[i - 1]]
+        sum_row = [share[i - 1] * w for w in wave] + [lift]
+        if i > 1:
+            sum_row[0] = one
+        ratio = size[i] / size[i - 1]
+        t1 = [ratio * w for w in wave]
+        kernel.append(
+            [
+                sum_row,
+                [*t1, zero],
+                [*t1, -ratio * peaks[i]],
+                [zero, zero, zero, ratio],
+            ]
+        )
+    last = share[-1]
+    output = [
+        last * first if depth == 1 else one,
+        last * rising[-1],
+        last * turning[-1],
+        -offset / size[-1],
+    ]
+    kernel = (
+        ops.stack([ops.stack([ops.stack(r) for r in k]) for k in kernel])
+        if kernel
+        else ops.zeros((0, 4, 4, *peaks.shape[1:]), dtype=peaks.dtype)
+    )
+    r = size[0]
+    return ReluBlocks(
+        input_kernel=ops.stack([r, r, r, zero]),
+        input_bias=ops.stack([-r, zero, -r * peaks[0], r]),
+        kernel=kernel,
+        bias=ops.zeros_like(kernel[:, :, 0]),
+        output_kernel=ops.stack([sign * w for w in output]),
+    )
+
+
+def _neuron_sizes(scales):
+    """Sizes of the neurons a layer: those of the waves, but never far apart.
+
+    Neurons of a layer are read with weights that have the ratio of the sizes. A
+    free scale close to zero would make it huge, and training would explode. So a
+    neuron is at least as large as those after it, and not much smaller than the
+    one before; its wave is then a smaller share of it.
+    """
+    # Not `ops.maximum`, which takes float64 down to float32 on torch.
+    size = [ops.abs(scales[i]) for i in range(scales.shape[0])]
+    for i in reversed(range(len(size) - 1)):
+        size[i] = ops.where(size[i] > size[i + 1], size[i], size[i + 1])
+    smallest = ops.full_like(size[0], SMALLEST_NEURON)
+    for i in range(len(size)):
+        size[i] = ops.where(size[i] > smallest, size[i], smallest)
+        smallest = size[i] * SMALLEST_RATIO
+    return size
+
+
+def relu_network(z, blocks, slope, domain):
+    """The function of free ReLU blocks, `slope * z + output_kernel . h_depth`.
+
+    Args:
+        z: tensor `(..., channels)`.
+        blocks: `ReluBlocks`.
+        slope: tensor `(channels,)`.
+        domain: pair of floats; `z` is normalised to it as in `sawtooth`.
+
+    Returns:
+        Tensor shaped like `z`.
+
+    Example:
+
+    >>> peaks = ops.full((4, 1), 0.5)
+    >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(1), peaks))
+    >>> z = ops.convert_to_tensor([[0.125]])
+    >>> float(relu_network(z, blocks, ops.zeros(1), (0.0, 1.0))[0, 0])
+    0.4375
+    """
+    u = sawtooth.normalise(z, domain)
+    # Unrolled on purpose: 16 fused multiply-adds a level vectorise over the
+    # channels, small matrix products do not.
+    hidden = [
+        ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
+    ]
+    for i in range(blocks.kernel.shape[0]):
+        hidden = [
+            ops.relu(_dot(blocks.kernel[i, j], hidden) + blocks.bias[i, j])
+            for j in range(4)
+        ]
+    return slope * z + _dot(blocks.output_kernel, hidden)
+
+
+def _dot(weights, hidden):
+    result = weights[0] * hidden[0]
+    for j in range(1, 4):
+        result = result + weights[j] * hidden[j]
+    return result
