@@ -101,7 +101,7 @@ class RegionConstraint(keras.layers.Layer):
         scales="tied",
         constrained=True,
         margin=0.01,
-        relu_rate=0.125,
+        relu_rate=1 / 8,
         peak_initializer=None,
         amplitude_initializer=None,
         slope_initializer=None,

@@ -8,6 +8,9 @@ from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.region_constraint import RegionConstraint
 
+# How much more sensitive a function is to its ReLU weights than to its peaks.
+SENSITIVITY = 16
+
 
 def release(model):
     """Release every constrained layer of a model, and keep its function.
@@ -105,18 +108,19 @@ def _has_state(model):
 def _velocities(optimizer, layer, replaced):
     """Second moments for the ReLU weights, from the variables they replace.
 
-    Stored as they are, see `relu_rate`, the ReLU weights have gradients of about
-    the size that the peaks had. Twice the largest size of the channel, so four
-    times its second moment, is a safe start: too large an estimate shortens the
-    first steps and decays by itself.
+    Their gradients are at most about `SENSITIVITY` times as large, and stored as
+    they are `relu_rate` times that. So the largest second moment of the channel
+    gives a safe start: an estimate that is too large shortens the first steps and
+    decays by itself.
     """
     known = [slot_value(optimizer, v, "velocity") for v in replaced]
     known = [np.atleast_2d(value) for value in known if value is not None]
     if not known:
         return []
     largest = np.concatenate(known).max(axis=0)
+    estimate = largest * (SENSITIVITY * layer.relu_rate) ** 2
     return [
-        (v, np.broadcast_to(4 * largest, v.shape))
+        (v, np.broadcast_to(estimate, v.shape))
         for v in layer.weights
         if v.name.startswith("relu_")
     ]

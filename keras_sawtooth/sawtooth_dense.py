@@ -66,7 +66,7 @@ class SawtoothDense(keras.layers.Dense):
         use_bias=True,
         kernel_initializer="lecun_normal",
         margin=0.01,
-        relu_rate=0.125,
+        relu_rate=1 / 8,
         peak_initializer=None,
         amplitude_initializer=None,
         slope_initializer=None,

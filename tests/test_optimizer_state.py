@@ -10,6 +10,7 @@ import keras_sawtooth as ks
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
+from keras_sawtooth.release import SENSITIVITY
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 100)
 OPTIMIZERS = {
@@ -118,11 +119,12 @@ def test_new_slots_start_where_they_must():
         optimizer = model.optimizer
         momentum = slot_value(optimizer, variable, "momentum")
         np.testing.assert_array_equal(momentum, 0)
-        # Second moments start at four times the largest of the channel.
+        # Second moments start at the largest of the channel, and a factor.
         velocity = slot_value(optimizer, variable, "velocity")
-        expected = np.broadcast_to(4 * known.max(axis=0), velocity.shape)
+        estimate = known.max(axis=0) * (SENSITIVITY * region.relu_rate) ** 2
+        expected = np.broadcast_to(estimate, velocity.shape)
         assert np.all(velocity > 0)
-        np.testing.assert_array_equal(velocity, expected)
+        np.testing.assert_allclose(velocity, expected, rtol=1e-6)
         # The moving average starts at the weights, not at zero.
         np.testing.assert_array_equal(
             slot_value(optimizer, variable, "average"), to_numpy(variable.value)
