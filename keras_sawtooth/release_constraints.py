@@ -97,7 +97,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         self._plateau = False
-        self._monitor_seen = False
+        self._seen = False
+        self._missing = None
         self._checked = False
         self._check_model()
 
@@ -125,27 +126,23 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_model()
+        logs = {} if logs is None else logs
         constrained = bool(constrained_layers(self.model))
         if self.epoch is None and constrained:
             self._watch(epoch, logs)
-        if logs is not None:
-            logs["constrained"] = float(constrained)
+        logs["constrained"] = float(constrained)
 
     def on_train_end(self, logs=None):
-        if self._waits_in_vain():
-            raise ValueError(self._missing_monitor(logs))
+        if self._missing:
+            raise ValueError(self._missing)
 
     def _watch(self, epoch, logs):
         """Let `EarlyStopping` look for a plateau, but do not stop for it."""
         if self.monitor not in logs:
-            if not self._monitor_seen:
-                if not self.monitor.startswith("val_"):
-                    raise ValueError(self._missing_monitor(logs))
-                # Perhaps `validation_freq` is above 1.
-                if epoch == 0:
-                    warnings.warn(self._missing_monitor(logs), stacklevel=2)
+            if not self._seen:
+                self._report_missing(logs)
             return
-        self._monitor_seen = True
+        self._seen, self._missing = True, None
         stopped_by_others = self.model.stop_training
         super().on_epoch_end(epoch, logs)
         if self.model.stop_training and not stopped_by_others:
@@ -153,18 +150,17 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self.stopped_epoch = 0
             self._plateau = True
 
-    def _waits_in_vain(self):
-        return (
-            self.epoch is None
-            and not self._monitor_seen
-            and bool(constrained_layers(self.model))
-        )
-
-    def _missing_monitor(self, logs):
-        return (
+    def _report_missing(self, logs):
+        message = (
             "`ReleaseConstraints` waits for a quantity that is not in the logs. "
             f"Received: monitor={self.monitor!r}. Available: {sorted(logs)}"
         )
+        if not self.monitor.startswith("val_"):
+            raise ValueError(message)
+        # With `validation_freq` above 1 it may come yet: a warning for now.
+        if self._missing is None:
+            warnings.warn(message, stacklevel=2)
+        self._missing = message
 
     def _check_model(self):
         """Refuse what would fail at the release, as soon as it can be seen."""

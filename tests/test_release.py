@@ -322,6 +322,13 @@ def test_a_validation_metric_without_validation():
         fit(model, epochs=2, callbacks=[release])
 
 
+def test_training_for_no_epochs():
+    model = build()
+    model.compile("adam", "mse")
+    fit(model, epochs=0, callbacks=[ks.ReleaseConstraints(monitor="val_loss")])
+    assert model.layers[0].constrained
+
+
 @pytest.mark.filterwarnings("ignore:`ReleaseConstraints` waits")
 def test_a_validation_metric_of_every_second_epoch():
     x, y = data()
