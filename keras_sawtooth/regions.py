@@ -145,7 +145,7 @@ def _parameters(layer):
     """What determines the function, as float64 arrays with the channels last.
 
     Constrained: peaks `(depth, channels)`, scales and jumps `(depth, channels)`.
-    Released: the five arrays of `sawtooth.ReluBlocks`.
+    Released: the five arrays of `relu_network.ReluBlocks`.
     """
     if layer.constrained:
         peaks = _to_numpy(layer.peaks)

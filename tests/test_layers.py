@@ -66,6 +66,14 @@ def inputs(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
+def formula(layer, x):
+    """What a constrained `RegionConstraint` must compute, in float64."""
+    parameters = (layer.peaks, layer.scales, layer.slope.value)
+    return reference.sawtooth(
+        x.astype("float64"), *map(to_numpy, parameters), layer.domain
+    )
+
+
 @each_layer
 def test_eager_symbolic_and_declared_shapes_agree(cls, arguments, shape):
     layer = cls(**arguments)
@@ -190,13 +198,7 @@ def test_layer_computes_the_formula(scales):
     layer = ks.RegionConstraint(depth=4, scales=scales, domain=(-1, 3))
     x = np.linspace(-4, 6, 300).astype("float32").reshape(100, 3)
     y = to_numpy(layer(x))
-    expected = reference.sawtooth(
-        x.astype("float64"),
-        to_numpy(layer.peaks),
-        to_numpy(layer.scales),
-        to_numpy(layer.slope.value),
-        (-1, 3),
-    )
+    expected = formula(layer, x)
     np.testing.assert_allclose(y, expected, atol=2e-6)
 
 
@@ -267,13 +269,7 @@ def test_waves_are_evaluated_in_float32_under_a_narrow_policy():
     x = np.linspace(-2, 2, 1000).astype("float16")[:, None]
     layer = ks.RegionConstraint(depth=8, dtype="mixed_float16")
     y = to_numpy(layer(x))
-    expected = reference.sawtooth(
-        x.astype("float64"),
-        to_numpy(layer.peaks),
-        to_numpy(layer.scales),
-        to_numpy(layer.slope.value),
-        (-2, 2),
-    )
+    expected = formula(layer, x)
     # Half a unit in the last place of the float16 result.
     np.testing.assert_allclose(y, expected, atol=6e-4)
 
