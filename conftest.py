@@ -1,3 +1,6 @@
+import os
+import tempfile
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +18,17 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run long tests, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: needs --long"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     keras.utils.set_random_seed(0)
@@ -23,7 +37,7 @@ def _fixed_seed():
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     names = {name: getattr(ks, name) for name in ks.__all__}
-    doctest_namespace.update(names, ks=ks, keras=keras, np=np)
+    doctest_namespace.update(names, ks=ks, keras=keras, np=np, os=os, tempfile=tempfile)
 
 
 @pytest.fixture(autouse=True)

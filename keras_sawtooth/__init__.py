@@ -1,5 +1,6 @@
 """Learnable piecewise-linear layers with exponentially many pieces for Keras 3."""
 
+from keras_sawtooth.backup_and_restore import BackupAndRestore
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.plotting import plot_regions
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -9,8 +10,10 @@ from keras_sawtooth.regions import linear_regions
 from keras_sawtooth.release import release
 from keras_sawtooth.release_constraints import ReleaseConstraints
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.weights import load_weights
 
 __all__ = [
+    "BackupAndRestore",
     "LinearRegions",
     "RandomSign",
     "RegionConstraint",
@@ -18,6 +21,7 @@ __all__ = [
     "SawtoothDense",
     "count_linear_regions",
     "linear_regions",
+    "load_weights",
     "plot_regions",
     "release",
 ]

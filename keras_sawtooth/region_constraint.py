@@ -1,8 +1,13 @@
 """`RegionConstraint`: one learnable sawtooth function for every channel."""
 
+import contextlib
+import contextvars
+import warnings
+
 import keras
 from keras import ops
 
+from keras_sawtooth import checked_store
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.arguments import check_choice
@@ -16,6 +21,22 @@ from keras_sawtooth.initializers import RandomSign
 MAX_DEPTH = 24
 # With less, peaks would round to 0 or 1 in float32.
 MIN_MARGIN = 1e-6
+
+# Layers that changed their phase to follow a file, where someone collects them.
+_followers = contextvars.ContextVar("followers", default=None)
+
+
+@contextlib.contextmanager
+def collect_followers():
+    """The layers that follow a weights file into its phase meanwhile, as a list.
+
+    Without a collector, every such layer gives a warning.
+    """
+    token = _followers.set([])
+    try:
+        yield _followers.get()
+    finally:
+        _followers.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
@@ -156,35 +177,33 @@ class RegionConstraint(keras.layers.Layer):
                 f"size. Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
-        # Autocasting is off: the waves are evaluated in float32 or wider.
-        self.peak_logits = self.add_weight(
-            name="peak_logits",
-            shape=(self.depth + 1, channels),
-            initializer=self.peak_initializer,
-            regularizer=self.peak_regularizer,
-            constraint=self.peak_constraint,
-            autocast=False,
-        )
-        self.amplitude = self.add_weight(
-            name="amplitude",
-            shape=(channels,) if self.scale_mode == "tied" else (self.depth, channels),
-            initializer=self.amplitude_initializer
-            if self.scale_mode == "tied"
-            else self._free_scales_initializer(self.peak_logits),
-            regularizer=self.amplitude_regularizer,
-            constraint=self.amplitude_constraint,
-            autocast=False,
-        )
-        self.slope = self.add_weight(
-            name="slope",
-            shape=(channels,),
-            initializer=self.slope_initializer,
-            regularizer=self.slope_regularizer,
-            constraint=self.slope_constraint,
-            autocast=False,
-        )
+        self._add_constrained_variables()
+        self.slope = self._add_variable("slope", self.slope_initializer)
         if not self.constrained:
             self._swap_variables()
+
+    def _add_constrained_variables(self):
+        tied = self.scale_mode == "tied"
+        self.peak_logits = self._add_variable("peak_logits", self.peak_initializer)
+        self.amplitude = self._add_variable(
+            "amplitude",
+            self.amplitude_initializer
+            if tied
+            else self._free_scales_initializer(self.peak_logits),
+        )
+
+    def _add_variable(self, name, initializer):
+        # Regularizers and constraints are called "peak", "amplitude", ..., "relu".
+        kind = name.split("_")[0]
+        return self.add_weight(
+            name=name,
+            shape=self.variable_shapes(constrained=not name.startswith("relu_"))[name],
+            initializer=initializer,
+            regularizer=getattr(self, f"{kind}_regularizer"),
+            constraint=getattr(self, f"{kind}_constraint"),
+            # The waves are evaluated in float32 or wider.
+            autocast=False,
+        )
 
     def call(self, inputs):
         z = self._evaluated(inputs)
@@ -233,21 +252,42 @@ class RegionConstraint(keras.layers.Layer):
         """Weights of the ReLU network in force, a `relu_network.ReluBlocks`."""
         self._check_phase("relu_blocks", constrained=False)
         blocks = {}
-        for field, shape in self._relu_shapes().items():
+        for field in relu_network.ReluBlocks._fields:
             variable = getattr(self, f"relu_{field}")
-            # Keras has no variables without elements, as depth 1 would need.
-            value = ops.zeros(shape) if variable is None else variable
-            blocks[field] = self._evaluated(value) * self.relu_rate
+            if variable is None:
+                variable = ops.zeros(self._relu_shapes()[f"relu_{field}"])
+            blocks[field] = self._evaluated(variable) * self.relu_rate
         return relu_network.ReluBlocks(**blocks)
 
+    def variable_shapes(self, constrained):
+        """Shapes of the variables in a phase.
+
+        Args:
+            constrained: bool. The phase.
+
+        Returns:
+            Dict of names and shapes, in the order of `weights`.
+        """
+        channels = self.input_spec.axes[-1]
+        if constrained:
+            tied = self.scale_mode == "tied"
+            return {
+                "peak_logits": (self.depth + 1, channels),
+                "amplitude": (channels,) if tied else (self.depth, channels),
+                "slope": (channels,),
+            }
+        shapes = {"slope": (channels,), **self._relu_shapes()}
+        # Keras has no variables without elements, as depth 1 would need.
+        return {name: shape for name, shape in shapes.items() if shape[0] > 0}
+
     def _relu_shapes(self):
-        channels = self.slope.shape[0]
+        channels = self.input_spec.axes[-1]
         return {
-            "input_kernel": (4, channels),
-            "input_bias": (4, channels),
-            "kernel": (self.depth - 1, 4, 4, channels),
-            "bias": (self.depth - 1, 4, channels),
-            "output_kernel": (4, channels),
+            "relu_input_kernel": (4, channels),
+            "relu_input_bias": (4, channels),
+            "relu_kernel": (self.depth - 1, 4, 4, channels),
+            "relu_bias": (self.depth - 1, 4, channels),
+            "relu_output_kernel": (4, channels),
         }
 
     def release(self):
@@ -284,11 +324,8 @@ class RegionConstraint(keras.layers.Layer):
                 f"Layer {self.name!r} was released before. A layer can be "
                 "released once."
             )
-        self._tracker.unlock()
-        try:
+        with self._unlocked():
             self._swap_variables()
-        finally:
-            self._tracker.lock()
         self.constrained = False
 
     def _swap_variables(self):
@@ -306,21 +343,51 @@ class RegionConstraint(keras.layers.Layer):
 
             return initial_value
 
-        for field, shape in self._relu_shapes().items():
-            variable = None
-            if shape[0] > 0:
-                variable = self.add_weight(
-                    name=f"relu_{field}",
-                    shape=shape,
-                    initializer=initializer(field),
-                    regularizer=self.relu_regularizer,
-                    constraint=self.relu_constraint,
-                    autocast=False,
-                )
-            setattr(self, f"relu_{field}", variable)
+        expected = self.variable_shapes(constrained=False)
+        for field in relu_network.ReluBlocks._fields:
+            name, variable = f"relu_{field}", None
+            if name in expected:
+                variable = self._add_variable(name, initializer(field))
+            setattr(self, name, variable)
         for variable in (peak_logits, amplitude):
             self._untrack_variable(variable)
         self.peak_logits = self.amplitude = None
+
+    def constrain(self, replaced=None):
+        """Take the variables of the constrained phase back, for other values.
+
+        The function is not kept: weights that were trained freely are no
+        composed triangles. Who calls this has values to assign.
+
+        Args:
+            replaced: pair (`peak_logits`, `amplitude`) that `release` replaced.
+                New variables if `None`.
+        """
+        relu_variables = [v for v in self.weights if v is not self.slope]
+        with self._unlocked():
+            # `slope` comes last in the constrained phase.
+            self._untrack_variable(self.slope)
+            if replaced is None:
+                self._add_constrained_variables()
+            else:
+                self.peak_logits, self.amplitude = replaced
+                for variable in replaced:
+                    self._track_variable(variable)
+            self._track_variable(self.slope)
+            for variable in relu_variables:
+                self._untrack_variable(variable)
+            for field in relu_network.ReluBlocks._fields:
+                setattr(self, f"relu_{field}", None)
+        self.constrained = True
+
+    @contextlib.contextmanager
+    def _unlocked(self):
+        # Keras locks the lists of variables of a built layer.
+        self._tracker.unlock()
+        try:
+            yield
+        finally:
+            self._tracker.lock()
 
     def _evaluated(self, value):
         """`value` as a tensor of the dtype in which the waves are evaluated."""
@@ -344,23 +411,54 @@ class RegionConstraint(keras.layers.Layer):
             )
 
     def save_own_variables(self, store):
-        for variable in self.weights:
-            store[variable.name] = variable
+        checked_store.write(store, {v.name: v for v in self.weights})
 
     def load_own_variables(self, store):
-        expected = sorted(variable.name for variable in self.weights)
-        found = sorted(store.keys())
-        if found != expected:
-            phase = "constrained" if self.constrained else "released"
-            raise ValueError(
-                f"Layer {self.name!r} is {phase} and expects the variables "
-                f"{expected}, but the file holds {found}. A file and the layer "
-                "that loads it must be in the same phase: call `release()` on "
-                "the layer, or create it with `constrained=False`, to load the "
-                "weights of a released one."
-            )
+        values = checked_store.read(store, self.name)
+        found = {name: value.shape for name, value in values.items()}
+        expected = self.variable_shapes(self.constrained)
+        follows = self.constrained and found == self.variable_shapes(constrained=False)
+        if found != expected and not follows:
+            raise ValueError(self._mismatch(found, expected))
+        if follows:
+            self.release()
+            followers = _followers.get()
+            if followers is None:
+                warnings.warn(
+                    f"Layer {self.name!r} was constrained and is released now, as "
+                    "its weights in the file are. Compile a model that is "
+                    "compiled again; `keras_sawtooth.load_weights` keeps the state "
+                    "of its optimiser instead.",
+                    stacklevel=2,
+                )
+            else:
+                followers.append(self)
         for variable in self.weights:
-            variable.assign(store[variable.name])
+            variable.assign(values[variable.name])
+
+    def _mismatch(self, found, expected):
+        phase = "constrained" if self.constrained else "released"
+        message = (
+            f"Layer {self.name!r} is {phase} and expects the variables {expected}, "
+            f"but the file holds {found}. "
+        )
+        if not self.constrained and found == self.variable_shapes(constrained=True):
+            return message + (
+                "These are the weights of a constrained layer, and a released one "
+                "cannot go back: load them into a model that was created with "
+                "`constrained=True`."
+            )
+        return message + (
+            "It must be the file of a layer with the same number of channels, "
+            "`depth` and `scales`."
+        )
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        # Keras turns this error into a warning and goes on.
+        raise NotImplementedError(
+            f"Layer {self.name!r} stays in {self.variable_dtype}: "
+            "`RegionConstraint` has no products that could be quantised."
+        )
 
     def compute_output_shape(self, input_shape):
         return input_shape

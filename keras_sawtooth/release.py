@@ -63,19 +63,59 @@ def release(model):
                 "built yet, so there is nothing to release. Call the model on "
                 "data, or build it, first."
             )
-    replaced = [(layer.peak_logits, layer.amplitude) for layer in layers]
-    # Whatever can fail comes before the first change.
-    copies = [
-        (trainer, copy_optimizer(trainer.optimizer) if _has_state(trainer) else None)
-        for trainer in flatten_layers(model)
-        if isinstance(trainer, keras.Model) and trainer.compiled
-    ]
+    change_phase(model, layers)
+    return layers
+
+
+def change_phase(model, layers):
+    """Release constrained layers, constrain released ones, and renew their model.
+
+    Args:
+        model: a built `keras.Model`.
+        layers: list of its `RegionConstraint` layers to be changed.
+
+    Raises:
+        ValueError: if an optimiser cannot be copied. Nothing is changed then.
+    """
+    copies = optimizer_copies(model)
+    replaced = [(layer, layer.weights) for layer in layers]
     for layer in layers:
-        layer.release()
+        if layer.constrained:
+            layer.release()
+        else:
+            layer.constrain()
+    renew(copies, replaced)
+
+
+def trainers(model):
+    """All compiled models inside a model, itself included."""
+    return [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, keras.Model) and layer.compiled
+    ]
+
+
+def optimizer_copies(model):
+    """Pairs (compiled model, copy of its optimiser, or `None` if never built)."""
+    return [
+        (trainer, copy_optimizer(trainer.optimizer) if _has_state(trainer) else None)
+        for trainer in trainers(model)
+    ]
+
+
+def renew(copies, replaced):
+    """Make what compiled models hold anew, after a change of variables.
+
+    Args:
+        copies: what `optimizer_copies` returned before the change.
+        replaced: list of pairs (layer that changed its phase, list of the variables
+            that it had before).
+    """
     for trainer, optimizer in copies:
         if optimizer is not None:
             velocities = []
-            for layer, variables in zip(layers, replaced, strict=True):
+            for layer, variables in replaced:
                 velocities += _velocities(trainer.optimizer, layer, variables)
             carry_over(
                 trainer.optimizer, optimizer, trainer.trainable_variables, velocities
@@ -84,7 +124,6 @@ def release(model):
         trainer.test_function = trainer.predict_function = None
         if trainer.train_function is not None:
             trainer.make_train_function(force=True)
-    return layers
 
 
 def constrained_layers(model):
@@ -106,21 +145,23 @@ def _has_state(model):
 
 
 def _velocities(optimizer, layer, replaced):
-    """Second moments for the ReLU weights, from the variables they replace.
+    """Second moments for the new variables of a layer, from the replaced ones.
 
-    Their gradients are at most about `SENSITIVITY` times as large, and stored as
-    they are `relu_rate` times that. So the largest second moment of the channel
-    gives a safe start: an estimate that is too large shortens the first steps and
-    decays by itself.
+    The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
+    those of peaks, and stored as they are `relu_rate` times that. So the largest
+    second moment of the channel gives a safe start: an estimate that is too large
+    shortens the first steps and decays by itself.
     """
-    known = [slot_value(optimizer, v, "velocity") for v in replaced]
-    known = [np.atleast_2d(value) for value in known if value is not None]
+    gone = [v for v in replaced if v is not layer.slope]
+    known = [slot_value(optimizer, v, "velocity") for v in gone]
+    known = [np.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
     if not known:
         return []
     largest = np.concatenate(known).max(axis=0)
-    estimate = largest * (SENSITIVITY * layer.relu_rate) ** 2
+    factor = (SENSITIVITY * layer.relu_rate) ** 2
+    estimate = largest / factor if layer.constrained else largest * factor
     return [
         (v, np.broadcast_to(estimate, v.shape))
         for v in layer.weights
-        if v.name.startswith("relu_")
+        if v is not layer.slope
     ]

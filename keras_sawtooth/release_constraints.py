@@ -12,6 +12,7 @@ from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.release import constrained_layers
 from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.release import release
+from keras_sawtooth.weights import follow_phases
 
 
 class ReleaseConstraints(keras.callbacks.EarlyStopping):
@@ -94,12 +95,17 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         )
         self.epoch = epoch
 
+    def set_model(self, model):
+        super().set_model(model)
+        follow_phases(self.model)
+
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         self._plateau = False
         self._seen = False
         self._missing = None
         self._checked = False
+        self._replayed = False
         self._check_model()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -107,6 +113,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self._check_model()
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._replay()
         due = self._plateau if self.epoch is None else epoch >= self.epoch
         if not due:
             return
@@ -135,6 +142,15 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     def on_train_end(self, logs=None):
         if self._missing:
             raise ValueError(self._missing)
+
+    def _replay(self):
+        """See again what a training that goes on from a backup has seen before."""
+        if not self._replayed and self.epoch is None:
+            history = getattr(self.model, "history", None)
+            restored = getattr(history, "restored", {})
+            for past, value in enumerate(restored.get(self.monitor, [])):
+                self._watch(past, {self.monitor: value})
+        self._replayed = True
 
     def _watch(self, epoch, logs):
         """Let `EarlyStopping` look for a plateau, but do not stop for it."""

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_sawtooth import checked_store
 from keras_sawtooth.region_constraint import RegionConstraint
 
 
@@ -92,12 +93,7 @@ class SawtoothDense(keras.layers.Dense):
             **kwargs,
         )
         if self.quantization_mode is not None:
-            # Dense's quantised products end in `activation`, without the regions.
-            raise NotImplementedError(
-                "`SawtoothDense` cannot be quantised. Received: "
-                f"dtype={self.dtype_policy.name!r}. Quantise a `Dense` layer and "
-                "put a `RegionConstraint` behind it."
-            )
+            self._refuse_quantization(f"dtype={self.dtype_policy.name!r}")
         self.region_constraint = RegionConstraint(
             depth=depth,
             domain=domain,
@@ -119,6 +115,8 @@ class SawtoothDense(keras.layers.Dense):
             dtype=self.dtype_policy,
             name="region_constraint",
         )
+        # `Model.quantize` passes by layers that hold layers, without a word.
+        self.region_constraint.quantize = self.quantize
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -165,6 +163,26 @@ class SawtoothDense(keras.layers.Dense):
         See `RegionConstraint.release`.
         """
         self.region_constraint.release()
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        self._refuse_quantization(f"mode={mode!r}")
+
+    def _refuse_quantization(self, received):
+        # Dense's quantised products end in `activation`, without the regions.
+        raise ValueError(
+            f"Layer {self.name!r} cannot be quantised. Received: {received}. "
+            "Quantise a `Dense` layer and put a `RegionConstraint` behind it, or "
+            "leave the layer out: `model.quantize(..., filters=...)`."
+        )
+
+    def save_own_variables(self, store):
+        values = {}
+        super().save_own_variables(values)
+        checked_store.write(store, values)
+
+    def load_own_variables(self, store):
+        values = checked_store.read(store, self.name)
+        super().load_own_variables(values)
 
     def get_config(self):
         region_config = self.region_constraint.get_config()

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from backend import to_numpy
 from keras import layers
 
 import keras_sawtooth as ks
@@ -174,44 +173,6 @@ def test_release_keeps_the_predictions(build):
     assert len(model.trainable_variables) == trainable + 3 * len(released)
     after = model.predict(x, verbose=0)
     np.testing.assert_allclose(after, before, atol=1e-5 * max(1, np.ptp(before)))
-
-
-@pytest.mark.parametrize("released", [False, True])
-def test_saved_and_loaded_in_both_phases(released, tmp_path):
-    x, y = data([(5,)])
-    model = keras.Sequential(
-        [keras.Input((5,)), ks.SawtoothDense(UNITS, depth=1), ks.SawtoothDense(3)]
-    )
-    model.compile(keras.optimizers.Adam(1e-2), "mse")
-    model.fit(x, y, epochs=2, verbose=0)
-    if released:
-        ks.release(model)
-        model.fit(x, y, epochs=1, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert [layer.constrained for layer in loaded.layers] == [not released] * 2
-    np.testing.assert_allclose(
-        loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
-    )
-    # The optimiser's state comes along: both take the same next steps.
-    for twin in (model, loaded):
-        twin.fit(x, y, epochs=1, shuffle=False, verbose=0)
-    assert int(model.optimizer.iterations) == int(loaded.optimizer.iterations)
-    for a, b in zip(model.weights, loaded.weights, strict=True):
-        np.testing.assert_allclose(to_numpy(a.value), to_numpy(b.value), atol=1e-6)
-
-
-def test_weights_of_the_other_phase_are_refused(tmp_path):
-    def build():
-        return keras.Sequential([keras.Input((5,)), ks.SawtoothDense(UNITS)])
-
-    constrained, released = build(), build()
-    ks.release(released)
-    for source, target in ((constrained, released), (released, constrained)):
-        path = tmp_path / "model.weights.h5"
-        source.save_weights(path)
-        with pytest.raises(ValueError, match="same phase"):
-            target.load_weights(path)
 
 
 def test_a_model_that_was_never_built_starts_released():

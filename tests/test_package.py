@@ -119,15 +119,6 @@ def test_bad_inputs(cls):
         layer(np.zeros((2, 4)))
 
 
-def test_quantization_is_refused():
-    with pytest.raises(NotImplementedError, match="int8_from_float32"):
-        ks.SawtoothDense(2, dtype="int8_from_float32")
-    layer = ks.SawtoothDense(2)
-    layer.build((None, 3))
-    with pytest.raises(NotImplementedError, match="quantize"):
-        layer.quantize("int8")
-
-
 def test_random_sign_refuses_a_bad_seed():
     with pytest.raises(ValueError, match="seed='a'"):
         ks.RandomSign(seed="a")

@@ -1,0 +1,155 @@
+"""`BackupAndRestore`: training that goes on after a crash as if there were none."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+
+from keras_sawtooth.weights import load_weights
+
+WEIGHTS = "model.weights.h5"
+STATE = "state.json"
+
+
+class BackupAndRestore(keras.callbacks.BackupAndRestore):
+    """`keras.callbacks.BackupAndRestore` that survives a kill at any moment.
+
+    Backs the model, its optimiser and the history up at the end of every epoch. The
+    same script started again goes on after the last epoch that was backed up, in
+    the phase it was in, and with the same data ends with the same weights. Keras'
+    own callback does so only between two writes: it overwrites the one file it has,
+    and writes weights and epoch one after the other.
+
+    `ReleaseConstraints` waits for its plateau from where it was, and
+    `fit(...).history` begins with the epochs from before the crash. Keras' own
+    `EarlyStopping` and `ReduceLROnPlateau` count their epochs anew.
+
+    Put it behind callbacks that change the learning rate at the end of an epoch, and
+    before `SwapEMAWeights(swap_on_epoch=True)`.
+
+    Args:
+        backup_dir: str or path of a local directory for this training alone.
+        delete_checkpoint: bool. Whether to delete the backup when `fit` is through.
+
+    Raises:
+        ValueError: if `backup_dir` is empty or remote; at the start of training, if
+            the model is not built, or the backup is damaged or of another model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((1,)), SawtoothDense(4)])
+    >>> model.compile("adam", "mse")
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> backup = BackupAndRestore(tempfile.mkdtemp(), delete_checkpoint=False)
+    >>> history = model.fit(x, x**2, epochs=2, verbose=0, callbacks=[backup])
+    >>> history = model.fit(x, x**2, epochs=3, verbose=0, callbacks=[backup])
+    >>> history.epoch
+    [0, 1, 2]
+    """
+
+    def __init__(self, backup_dir, delete_checkpoint=True):
+        if "://" in str(backup_dir):
+            raise ValueError(
+                "`backup_dir` must be a local directory: only there a backup can be "
+                f"put into its place at once. Received: backup_dir={backup_dir!r}"
+            )
+        super().__init__(str(backup_dir), delete_checkpoint=delete_checkpoint)
+        self._epochs = []
+
+    def on_train_begin(self, logs=None):
+        # Keras leaves the epoch of an earlier restart in the model.
+        self.model._initial_epoch = None
+        self._epochs = []
+        self._collect_garbage()
+        backups = sorted(pathlib.Path(self.backup_dir).glob("epoch-*"))
+        if backups:
+            self._restore(backups[-1])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # `History` empties its list of epochs when training begins.
+        history = getattr(self.model, "history", None)
+        if history is not None and self._epochs:
+            history.epoch = self._epochs + history.epoch
+        self._epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        history = getattr(self.model, "history", None)
+        epochs, records = [], {}
+        if history is not None:
+            # `History` comes after all other callbacks and lacks this epoch yet.
+            epochs = [*history.epoch, epoch]
+            records = {name: list(values) for name, values in history.history.items()}
+            for name, value in (logs or {}).items():
+                records.setdefault(name, []).append(value)
+        self._back_up({"epoch": epoch + 1, "epochs": epochs, "history": records})
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None
+        history = getattr(self.model, "history", None)
+        if history is not None:
+            history.restored = {}
+        if self.delete_checkpoint:
+            self._discard(pathlib.Path(self.backup_dir).glob("epoch-*"))
+            if os.path.isdir(self.backup_dir) and not os.listdir(self.backup_dir):
+                os.rmdir(self.backup_dir)
+
+    def _back_up(self, state):
+        # A backup is complete from the moment on that it has its name.
+        directory = pathlib.Path(self.backup_dir)
+        draft = directory / ".draft"
+        draft.mkdir(parents=True)
+        self.model.save_weights(draft / WEIGHTS)
+        state["sha256"] = _digest(draft / WEIGHTS)
+        with open(draft / STATE, "w") as file:
+            json.dump(state, file, default=lambda value: np.asarray(value).tolist())
+        older = list(directory.glob("epoch-*"))
+        draft.rename(directory / f"epoch-{state['epoch']:08}")
+        self._discard(older)
+
+    def _restore(self, backup):
+        if not self.model.built:
+            raise ValueError(
+                f"{self.model.name!r} must be built before `fit` to go on from the "
+                f"backup in {self.backup_dir!r}: give it an `Input`, or call it on "
+                "a batch of data."
+            )
+        try:
+            state = json.loads((backup / STATE).read_text())
+            if state["sha256"] != _digest(backup / WEIGHTS):
+                raise ValueError(f"{WEIGHTS} has changed since it was written.")
+            load_weights(self.model, backup / WEIGHTS)
+        except Exception as error:
+            raise ValueError(
+                f"The backup {str(backup)!r} cannot be restored. {error} To train "
+                "from the start, delete the directory."
+            ) from error
+        self.model._initial_epoch = state["epoch"]
+        history = getattr(self.model, "history", None)
+        if history is not None:
+            history.history = state["history"]
+            # For `ReleaseConstraints`, which has to see these values again.
+            history.restored = {k: list(v) for k, v in state["history"].items()}
+            self._epochs = state["epochs"]
+
+    def _discard(self, backups):
+        # A directory that is deleted halfway must not look like a backup.
+        for backup in backups:
+            backup.rename(backup.with_name(f".{backup.name}"))
+        self._collect_garbage()
+
+    def _collect_garbage(self):
+        directory = pathlib.Path(self.backup_dir)
+        for rest in [*directory.glob(".draft"), *directory.glob(".epoch-*")]:
+            shutil.rmtree(rest)
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,194 @@
+"""Weights of a model from the other phase, from files and from lists."""
+
+import types
+import warnings
+
+import keras
+import numpy as np
+
+from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.region_constraint import collect_followers
+from keras_sawtooth.release import change_phase
+from keras_sawtooth.release import flatten_layers
+from keras_sawtooth.release import optimizer_copies
+from keras_sawtooth.release import renew
+from keras_sawtooth.release import trainers
+
+
+def load_weights(model, filepath, **kwargs):
+    """Load a weights file in whatever phase it is, whole or not at all.
+
+    Does what `model.load_weights` does, and more: constrained layers whose weights
+    in the file are released ones are released too, and the optimiser of a compiled
+    model is replaced by one for the new variables before its state is loaded. If
+    anything fails, the model is what it was before.
+
+    Args:
+        model: a built `keras.Model`.
+        filepath: str or path of a `.weights.h5`, `.weights.json` or `.keras` file.
+        **kwargs: arguments of `keras.Model.load_weights`, such as `skip_mismatch`.
+
+    Returns:
+        List of the `RegionConstraint` layers that were released to follow the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, belongs to another model, holds the
+            constrained weights of a released layer, or NaN or infinite values.
+
+    Example:
+
+    >>> def build():
+    ...     return keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+    >>> trained = build()
+    >>> released = release(trained)
+    >>> path = os.path.join(tempfile.mkdtemp(), "trained.weights.h5")
+    >>> trained.save_weights(path)
+    >>> model = build()
+    >>> len(load_weights(model, path))
+    1
+    >>> model.layers[0].constrained
+    False
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`load_weights` takes a `keras.Model`. Received: model={model!r}"
+        )
+    layers = _region_layers(model)
+    before = [(layer, layer.weights, layer.constrained) for layer in layers]
+    optimizers = [(trainer, trainer.optimizer) for trainer in trainers(model)]
+    values = _values(model.variables + _optimizer_variables(model))
+    # The method of the class: `follow_phases` puts this function into its place.
+    load = type(model).load_weights
+    try:
+        # Once for the layers, which may change their phase. Keras would skip the
+        # state of optimisers that are still for the variables from before.
+        for trainer, _ in optimizers:
+            trainer.optimizer = None
+        try:
+            with collect_followers() as followers:
+                load(model, filepath, **kwargs)
+        finally:
+            for trainer, optimizer in optimizers:
+                trainer.optimizer = optimizer
+        if followers:
+            renew(
+                optimizer_copies(model),
+                [item[:2] for item in before if item[0] in followers],
+            )
+        if optimizers:
+            for trainer, _ in optimizers:
+                if trainer.optimizer is not None and not trainer.optimizer.built:
+                    trainer.optimizer.build(trainer.trainable_variables)
+            load(model, filepath, **kwargs)
+        _check_finite(model.weights + _optimizer_variables(model))
+    except BaseException as error:
+        for layer, variables, constrained in before:
+            if layer.constrained != constrained:
+                layer.constrain(variables[:2])
+        for trainer, optimizer in optimizers:
+            if trainer.optimizer is not optimizer:
+                trainer.optimizer = optimizer
+                trainer.test_function = trainer.predict_function = None
+                if trainer.train_function is not None:
+                    trainer.make_train_function(force=True)
+        for variable, value in values:
+            variable.assign(value)
+        if not isinstance(error, Exception) or isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"The weights in {str(filepath)!r} cannot be loaded, and "
+            f"{model.name!r} is what it was before. {error}"
+        ) from error
+    return followers
+
+
+def set_weights(model, weights):
+    """Set the weights of a model from a list, in whatever phase they are.
+
+    Does what `model.set_weights` does; layers whose weights in the list are of the
+    other phase are released or constrained first, and a warning says so.
+
+    Args:
+        model: a built `keras.Model`.
+        weights: list of arrays, as `model.get_weights()` returned it.
+
+    Raises:
+        ValueError: if the shapes fit in neither phase.
+    """
+    layers = _layers_of_other_phase(model, weights)
+    if layers:
+        phase = "released" if layers[0].constrained else "constrained"
+        change_phase(model, layers)
+        warnings.warn(
+            f"The weights to be set are of the other phase: the layers "
+            f"{[layer.path for layer in layers]} of {model.name!r} are {phase} now.",
+            stacklevel=2,
+        )
+    type(model).set_weights(model, weights)
+
+
+def follow_phases(model):
+    """Let `model.load_weights` and `model.set_weights` follow phases, too.
+
+    Callbacks such as `BackupAndRestore` and `EarlyStopping` restore a model by these
+    methods. Keras offers no other place to tell a model from its layers that its
+    variables are to change.
+    """
+    model.load_weights = types.MethodType(load_weights, model)
+    model.set_weights = types.MethodType(set_weights, model)
+
+
+def _region_layers(model):
+    return [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, RegionConstraint) and layer.built
+    ]
+
+
+def _layers_of_other_phase(model, weights):
+    """Layers to be changed so that the list fits; none if it fits in no way."""
+    owners = {
+        id(variable): layer
+        for layer in _region_layers(model)
+        for variable in layer.weights
+    }
+    shapes = [np.shape(value) for value in weights]
+    changed, seen, start = [], set(), 0
+    for variable in model.weights:
+        layer = owners.get(id(variable))
+        if layer is None:
+            expected = [tuple(variable.shape)]
+        elif layer in seen:
+            continue
+        else:
+            seen.add(layer)
+            expected = list(layer.variable_shapes(layer.constrained).values())
+            other = list(layer.variable_shapes(not layer.constrained).values())
+            if shapes[start : start + len(other)] == other:
+                expected = other
+                changed.append(layer)
+        if shapes[start : start + len(expected)] != expected:
+            return []
+        start += len(expected)
+    return changed if start == len(shapes) else []
+
+
+def _values(variables):
+    return [(v, keras.ops.convert_to_numpy(v.value)) for v in variables]
+
+
+def _optimizer_variables(model):
+    optimizers = [trainer.optimizer for trainer in trainers(model)]
+    return [v for o in optimizers if o is not None for v in o.variables]
+
+
+def _check_finite(variables):
+    for variable, value in _values(variables):
+        if keras.backend.is_float_dtype(variable.dtype):
+            if not np.isfinite(np.asarray(value, "float64")).all():
+                raise ValueError(
+                    f"The file holds NaN or infinite values for {variable.path!r}. "
+                    "Use one from before the training diverged."
+                )

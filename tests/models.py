@@ -1,0 +1,93 @@
+"""Small compiled models in either phase, for tests of what Keras does around `fit`."""
+
+import keras
+import numpy as np
+from backend import to_numpy
+from keras import layers
+
+import keras_sawtooth as ks
+
+PHASES = ["constrained", "released"]
+
+
+def data(rows=32):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 5)).astype("float32")
+    return x, np.sin(2 * x[:, :1]) * x[:, 1:2]
+
+
+def plain(**arguments):
+    x = keras.Input((5,))
+    hidden = ks.SawtoothDense(6, **arguments)(x)
+    hidden = ks.SawtoothDense(4, depth=1, **arguments)(hidden)
+    return keras.Model(x, layers.Dense(1)(hidden))
+
+
+def nested(**arguments):
+    inner = keras.Sequential([keras.Input((5,)), ks.SawtoothDense(6, **arguments)])
+    x = keras.Input((5,))
+    return keras.Model(x, layers.Dense(1)(inner(x)))
+
+
+def shared(**arguments):
+    x = keras.Input((5,))
+    layer = ks.SawtoothDense(5, scales="free", **arguments)
+    return keras.Model(x, layers.Dense(1)(layer(layer(x))))
+
+
+def behind_dense(**arguments):
+    x = keras.Input((5,))
+    hidden = ks.RegionConstraint(**arguments)(layers.Dense(6)(x))
+    hidden = layers.BatchNormalization()(hidden)
+    return keras.Model(x, layers.Dense(1)(hidden))
+
+
+MODELS = [plain, nested, shared, behind_dense]
+
+
+def trained(build, phase, compiled=True, optimizer="adam"):
+    """A model with a history in its phase, so that every variable has moved."""
+    model = build()
+    model.compile(optimizer, "mse")
+    continue_training(model)
+    if phase == "released":
+        ks.release(model)
+        continue_training(model)
+    if compiled:
+        return model
+    weights = model.get_weights()
+    model = build(constrained=phase == "constrained")
+    model.set_weights(weights)
+    return model
+
+
+def continue_training(model, epochs=1, **arguments):
+    x, y = data()
+    return model.fit(
+        x, y, epochs=epochs, batch_size=8, shuffle=False, verbose=0, **arguments
+    )
+
+
+def state(model):
+    """Every number that training depends on, by name."""
+    variables = [(v.path, v) for v in model.variables]
+    if model.compiled:
+        variables += [(f"optimizer/{v.path}", v) for v in model.optimizer.variables]
+    return [(name, to_numpy(v.value)) for name, v in variables]
+
+
+def assert_same_state(a, b, atol=1e-6):
+    a = state(a) if isinstance(a, keras.Model) else a
+    b = state(b) if isinstance(b, keras.Model) else b
+    assert len(a) == len(b)
+    for (name, x), (other, y) in zip(a, b, strict=True):
+        assert x.shape == y.shape, (name, other)
+        np.testing.assert_allclose(x, y, atol=atol, rtol=1e-6, err_msg=name)
+
+
+def phases(model):
+    return [
+        "constrained" if layer.constrained else "released"
+        for layer in model._flatten_layers()
+        if isinstance(layer, ks.RegionConstraint)
+    ]

@@ -1,0 +1,265 @@
+"""Saving and loading, in and across the phases."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from backend import to_numpy
+from keras import layers
+from models import MODELS
+from models import PHASES
+from models import assert_same_state
+from models import continue_training
+from models import data
+from models import phases
+from models import plain
+from models import shared
+from models import state
+from models import trained
+
+import keras_sawtooth as ks
+
+BACKEND = keras.backend.backend()
+pytestmark = pytest.mark.workflow("saving")
+each_phase = pytest.mark.parametrize("phase", PHASES)
+
+
+def save_and_load_archive(model, directory):
+    model.save(directory / "model.keras")
+    return keras.saving.load_model(directory / "model.keras")
+
+
+def save_and_load_directory(model, directory):
+    model.save(directory / "model", zipped=False)
+    return keras.saving.load_model(directory / "model")
+
+
+def _twin(model, phase):
+    twin = keras.models.clone_model(model)
+    if model.compiled:
+        twin.compile("adam", "mse")
+        twin.optimizer.build(twin.trainable_variables)
+    return twin
+
+
+def save_and_load_weights(model, directory):
+    model.save_weights(directory / "model.weights.h5")
+    twin = _twin(model, phases(model)[0])
+    twin.load_weights(directory / "model.weights.h5")
+    return twin
+
+
+def save_and_load_shards(model, directory):
+    path = directory / "model.weights.json"
+    largest = max(value.size for _, value in state(model))
+    model.save_weights(path, max_shard_size=4 * (largest + 1) / 1024**3)
+    assert len(list(directory.glob("*.weights.h5"))) > 1
+    twin = _twin(model, phases(model)[0])
+    twin.load_weights(path)
+    return twin
+
+
+FORMATS = [
+    save_and_load_archive,
+    save_and_load_directory,
+    save_and_load_weights,
+    save_and_load_shards,
+]
+
+
+@each_phase
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "uncompiled"])
+@pytest.mark.parametrize("save_and_load", FORMATS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
+def test_saved_and_loaded(build, save_and_load, compiled, phase, tmp_path):
+    model = trained(build, phase, compiled)
+    loaded = save_and_load(model, tmp_path)
+    assert set(phases(loaded)) == {phase}
+    x, _ = data()
+    np.testing.assert_allclose(
+        to_numpy(loaded(x)), to_numpy(model(x)), rtol=1e-6, atol=1e-6
+    )
+    assert_same_state(loaded, model)
+    if not compiled:
+        for twin in (model, loaded):
+            twin.compile("adam", "mse")
+    # The optimiser's state is there: both take the same next steps.
+    for twin in (model, loaded):
+        continue_training(twin)
+    assert_same_state(loaded, model)
+
+
+@each_phase
+def test_a_loaded_model_goes_on_through_its_release(phase, tmp_path):
+    model = trained(plain, phase)
+    loaded = save_and_load_archive(model, tmp_path)
+    for twin in (model, loaded):
+        continue_training(twin, 3, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert set(phases(loaded)) == {"released"}
+    assert_same_state(loaded, model)
+
+
+@each_phase
+def test_a_shared_layer_is_saved_and_released_once(phase, tmp_path):
+    model = save_and_load_archive(trained(shared, phase), tmp_path)
+    if phase == "constrained":
+        assert len(ks.release(model)) == 1
+    assert len(model.trainable_variables) == 2 + 6 + 2
+    continue_training(model)
+
+
+@each_phase
+def test_export(phase, tmp_path):
+    if BACKEND == "torch":
+        pytest.skip("Keras 3.15 exports no SavedModel on torch")
+    tf = pytest.importorskip("tensorflow")
+    model = trained(plain, phase)
+    x, _ = data()
+    model.export(tmp_path / "model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model")).serve(x)
+    np.testing.assert_allclose(served.numpy(), model.predict(x, verbose=0), atol=1e-5)
+
+
+# Across the phases
+
+
+@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.weights.json", "m.keras"])
+def test_constrained_layers_follow_a_released_file(build, name, tmp_path):
+    source = trained(build, "released")
+    if name == "m.keras":
+        source.save(tmp_path / name)
+    else:
+        shards = {"max_shard_size": 1} if name.endswith("json") else {}
+        source.save_weights(tmp_path / name, **shards)
+    model = trained(build, "constrained")
+    followers = ks.load_weights(model, tmp_path / name)
+    assert len(followers) == len(phases(model))
+    assert set(phases(model)) == {"released"}
+    assert_same_state(model, source)
+    for twin in (model, source):
+        continue_training(twin)
+    assert_same_state(model, source)
+
+
+def test_plain_load_weights_follows_and_says_so(tmp_path):
+    source = trained(plain, "released", compiled=False)
+    path = tmp_path / "m.weights.h5"
+    source.save_weights(path)
+    model = plain()
+    with pytest.warns(UserWarning, match="is released now, as its weights") as told:
+        model.load_weights(path)
+    assert len(told) == 2
+    assert set(phases(model)) == {"released"}
+    assert_same_state(model, source)
+
+
+def test_the_optimiser_of_a_model_that_never_trained_follows_too(tmp_path):
+    source = trained(plain, "released")
+    source.save_weights(tmp_path / "m.weights.h5")
+    model = plain()
+    model.compile("adam", "mse")
+    ks.load_weights(model, tmp_path / "m.weights.h5")
+    assert_same_state(model, source)
+
+
+@pytest.mark.parametrize("load", [keras.Model.load_weights, ks.load_weights])
+def test_a_constrained_file_is_refused_by_released_layers(load, tmp_path):
+    source = trained(plain, "constrained")
+    source.save_weights(tmp_path / "m.weights.h5")
+    model = trained(plain, "released")
+    before = state(model)
+    with pytest.raises(ValueError, match=r"weights of a constrained layer.*cannot go"):
+        load(model, tmp_path / "m.weights.h5")
+    if load is ks.load_weights:
+        assert_same_state(model, before, atol=0)
+    assert set(phases(model)) == {"released"}
+
+
+def test_a_file_of_mixed_phases(tmp_path):
+    def build():
+        x = keras.Input((5,))
+        hidden = ks.SawtoothDense(6)(ks.SawtoothDense(6)(x))
+        return keras.Model(x, layers.Dense(1)(hidden))
+
+    source, model = build(), build()
+    source.layers[2].release()
+    source.save_weights(tmp_path / "m.weights.h5")
+    assert ks.load_weights(model, tmp_path / "m.weights.h5") == [
+        model.layers[2].region_constraint
+    ]
+    assert_same_state(model, source)
+
+
+def test_a_custom_layer_that_forgets_the_phase_follows_its_file(tmp_path):
+    @keras.saving.register_keras_serializable(package="tests")
+    class Forgetful(layers.Layer):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            self.hidden = ks.SawtoothDense(3)
+
+        def build(self, shape):
+            self.hidden.build(shape)
+
+        def call(self, x):
+            return self.hidden(x)
+
+    model = keras.Sequential([keras.Input((5,)), Forgetful(), layers.Dense(1)])
+    ks.release(model)
+    model.save(tmp_path / "m.keras")
+    with pytest.warns(UserWarning, match="is released now"):
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert_same_state(loaded, model)
+
+
+def test_load_weights_takes_a_model():
+    with pytest.raises(TypeError, match=r"takes a `keras.Model`"):
+        ks.load_weights(ks.SawtoothDense(3), "m.weights.h5")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    model = trained(plain, "constrained")
+    before = state(model)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        ks.load_weights(model, tmp_path / "nowhere.weights.h5")
+    assert_same_state(model, before, atol=0)
+
+
+# Across the backends
+
+WRITE = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from models import *
+for phase in PHASES:
+    model = trained(nested, phase)
+    model.save({directory!r} + f"/{{phase}}.keras")
+    continue_training(model)
+    np.savez({directory!r} + f"/{{phase}}.npz", *(value for _, value in state(model)))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_files_of_every_backend_load_here(backend, tmp_path):
+    pytest.importorskip(backend)
+    code = WRITE.format(tests=os.path.dirname(__file__), directory=str(tmp_path))
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=300,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    for phase in PHASES:
+        model = keras.saving.load_model(tmp_path / f"{phase}.keras")
+        assert phases(model) == [phase]
+        # One epoch further it is where the other backend is one epoch further.
+        continue_training(model)
+        with np.load(tmp_path / f"{phase}.npz") as arrays:
+            expected = [arrays[name] for name in arrays.files]
+        for (name, value), other in zip(state(model), expected, strict=True):
+            np.testing.assert_allclose(value, other, atol=1e-5, err_msg=name)
