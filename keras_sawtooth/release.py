@@ -84,7 +84,7 @@ def change_phase(model, layers):
             layer.release()
         else:
             layer.constrain()
-    renew(copies, replaced)
+    renew(model, copies, replaced)
 
 
 def trainers(model):
@@ -104,10 +104,11 @@ def optimizer_copies(model):
     ]
 
 
-def renew(copies, replaced):
-    """Make what compiled models hold anew, after a change of variables.
+def renew(model, copies, replaced):
+    """Make what models hold of their variables anew, after a change of phase.
 
     Args:
+        model: a built `keras.Model`.
         copies: what `optimizer_copies` returned before the change.
         replaced: list of pairs (layer that changed its phase, list of the variables
             that it had before).
@@ -124,6 +125,18 @@ def renew(copies, replaced):
         trainer.test_function = trainer.predict_function = None
         if trainer.train_function is not None:
             trainer.make_train_function(force=True)
+    list_torch_parameters(model)
+
+
+def list_torch_parameters(model):
+    """On torch, list the parameters of a model anew; elsewhere nothing.
+
+    Every layer lists the parameters below it once. `zero_grad` passes by those
+    that came later, and their gradients would add up.
+    """
+    for layer in flatten_layers(model):
+        if hasattr(layer, "_torch_params"):
+            layer._track_variables()
 
 
 def constrained_layers(model):

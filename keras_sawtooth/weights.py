@@ -10,6 +10,7 @@ from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.region_constraint import collect_followers
 from keras_sawtooth.release import change_phase
 from keras_sawtooth.release import flatten_layers
+from keras_sawtooth.release import list_torch_parameters
 from keras_sawtooth.release import optimizer_copies
 from keras_sawtooth.release import renew
 from keras_sawtooth.release import trainers
@@ -73,6 +74,7 @@ def load_weights(model, filepath, **kwargs):
                 trainer.optimizer = optimizer
         if followers:
             renew(
+                model,
                 optimizer_copies(model),
                 [item[:2] for item in before if item[0] in followers],
             )
@@ -92,6 +94,7 @@ def load_weights(model, filepath, **kwargs):
                 trainer.test_function = trainer.predict_function = None
                 if trainer.train_function is not None:
                     trainer.make_train_function(force=True)
+        list_torch_parameters(model)
         for variable, value in values:
             variable.assign(value)
         if not isinstance(error, Exception) or isinstance(error, FileNotFoundError):

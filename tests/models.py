@@ -16,9 +16,9 @@ def data(rows=32):
     return x, np.sin(2 * x[:, :1]) * x[:, 1:2]
 
 
-def plain(**arguments):
+def plain(depth=3, **arguments):
     x = keras.Input((5,))
-    hidden = ks.SawtoothDense(6, **arguments)(x)
+    hidden = ks.SawtoothDense(6, depth, **arguments)(x)
     hidden = ks.SawtoothDense(4, depth=1, **arguments)(hidden)
     return keras.Model(x, layers.Dense(1)(hidden))
 
@@ -70,7 +70,8 @@ def continue_training(model, epochs=1, **arguments):
 
 def state(model):
     """Every number that training depends on, by name."""
-    variables = [(v.path, v) for v in model.variables]
+    metrics = {id(v) for v in model.metrics_variables}
+    variables = [(v.path, v) for v in model.variables if id(v) not in metrics]
     if model.compiled:
         variables += [(f"optimizer/{v.path}", v) for v in model.optimizer.variables]
     return [(name, to_numpy(v.value)) for name, v in variables]

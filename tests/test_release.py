@@ -214,6 +214,23 @@ def test_release_under_torch_compile():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="for torch only")
+def test_torch_lists_the_released_parameters():
+    """`zero_grad` sees listed parameters only: others would add gradients up."""
+
+    class Listed(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            listed = {id(p) for p in self.model.parameters()}
+            assert listed >= {id(v.value) for v in self.model.weights}
+
+    model = build()
+    model.compile("adam", "mse")
+    fit(model, epochs=3, callbacks=[ks.ReleaseConstraints(epoch=1), Listed()])
+    names = model.state_dict()
+    assert not any("peak_logits" in name for name in names)
+    assert any("relu_input_kernel" in name for name in names)
+
+
 def test_release_at_the_first_epoch():
     model = build()
     model.compile("adam", "mse")

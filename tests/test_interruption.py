@@ -1,0 +1,183 @@
+"""Training that is killed and started again, with real processes."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from interrupted import POINTS
+from models import assert_same_state
+from models import continue_training
+from models import phases
+from models import plain
+from models import state
+from models import trained
+
+import keras_sawtooth as ks
+
+pytestmark = pytest.mark.workflow("interruption")
+SCRIPT = str(pathlib.Path(__file__).with_name("interrupted.py"))
+
+
+def start(directory, release, *point):
+    command = [sys.executable, SCRIPT, str(directory), release, *point]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finish(directory, release, *point):
+    process = start(directory, release, *point)
+    process.communicate(timeout=300)
+    return process.returncode
+
+
+def result(directory):
+    with np.load(directory / "result.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def assert_same_result(a, b):
+    a, b = result(a), result(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("release", ["epoch", "plateau"])
+def test_killed_at_every_point_and_started_again(release, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    assert finish(tmp_path / "whole", release) == 0
+    for point in POINTS:
+        code = finish(tmp_path / "killed", release, point)
+        assert code == -signal.SIGKILL, point
+    assert finish(tmp_path / "killed", release) == 0
+    assert_same_result(tmp_path / "killed", tmp_path / "whole")
+    assert os.listdir(tmp_path / "killed") == ["result.npz"]
+
+
+@pytest.mark.long
+def test_killed_at_any_time(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    assert finish(tmp_path / "whole", "epoch") == 0
+    rng = random.Random(0)
+    for _ in range(5):
+        process = start(tmp_path / "killed", "epoch", "any")
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.1, 4))
+        process.kill()
+        process.communicate(timeout=60)
+    assert finish(tmp_path / "killed", "epoch") == 0
+    assert_same_result(tmp_path / "killed", tmp_path / "whole")
+
+
+# In one process
+
+
+class Crash(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise RuntimeError("crash")
+
+
+def train(callbacks, epochs=4):
+    keras.utils.set_random_seed(0)
+    model = plain()
+    model.compile("adam", "mse", metrics=["mae"])
+    return model, continue_training(model, epochs, callbacks=callbacks)
+
+
+def backups(directory):
+    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+
+@pytest.mark.parametrize("first", ["release", "backup"])
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"epoch": 2}, {"monitor": "mae", "patience": 1, "min_delta": 10.0}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_goes_on_after_a_crash(arguments, epoch, first, tmp_path):
+    def callbacks():
+        pair = [ks.ReleaseConstraints(**arguments), ks.BackupAndRestore(tmp_path / "b")]
+        return pair if first == "release" else pair[::-1]
+
+    whole, expected = train(callbacks())
+    with pytest.raises(RuntimeError, match="crash"):
+        train([*callbacks(), Crash(epoch)])
+    assert backups(tmp_path / "b") == [f"epoch-{epoch:08}"]
+    model, history = train(callbacks())
+    assert_same_state(model, whole, atol=1e-6)
+    assert history.epoch == expected.epoch == [0, 1, 2, 3]
+    np.testing.assert_allclose(
+        history.history["loss"], expected.history["loss"], atol=1e-6
+    )
+    assert expected.history["constrained"] == [1.0, 1.0, 0.0, 0.0]
+    assert backups(tmp_path / "b") == []
+    # A later training starts at its own first epoch.
+    assert continue_training(model, 2).epoch == [0, 1]
+
+
+def test_the_callback_of_keras_goes_on_after_a_crash_between_its_writes(tmp_path):
+    def callbacks():
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "b")
+        return [backup, ks.ReleaseConstraints(epoch=2)]
+
+    whole, _ = train(callbacks())
+    with pytest.raises(RuntimeError, match="crash"):
+        train([*callbacks(), Crash(3)])
+    model, history = train(callbacks())
+    assert history.epoch == [3]
+    assert_same_state(model, whole)
+
+
+def test_a_finished_training_keeps_its_backup_if_asked(tmp_path):
+    backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    train([backup])
+    longer, history = train([backup], epochs=6)
+    assert history.epoch == list(range(6))
+    whole, _ = train([], epochs=6)
+    assert_same_state(longer, whole)
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "state.json"])
+def test_a_damaged_backup_is_refused(name, tmp_path):
+    backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    train([backup])
+    path = tmp_path / "epoch-00000004" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content[: None if name == "model.weights.h5" else -20])
+    model = trained(plain, "constrained")
+    before = state(model)
+    with pytest.raises(ValueError, match=r"cannot be restored.*delete the directory"):
+        continue_training(model, callbacks=[backup])
+    assert_same_state(model, before, atol=0)
+
+
+def test_a_backup_of_another_model_is_refused(tmp_path):
+    backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    train([backup, ks.ReleaseConstraints(epoch=2)])
+    model = trained(lambda: plain(depth=2), "constrained")
+    before = state(model)
+    with pytest.raises(ValueError, match="cannot be restored"):
+        continue_training(model, callbacks=[backup])
+    assert phases(model) == ["constrained"] * 2
+    assert_same_state(model, before, atol=0)
+
+
+def test_a_remote_directory_is_refused():
+    with pytest.raises(ValueError, match="gs://bucket"):
+        ks.BackupAndRestore("gs://bucket/backup")
