@@ -28,6 +28,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     `fit(...).history` begins with the epochs from before the crash. Keras' own
     `EarlyStopping` and `ReduceLROnPlateau` count their epochs anew.
 
+    On torch, Keras draws a dropout without `seed` from the random numbers of torch,
+    which are not backed up: give it one.
+
     Put it behind callbacks that change the learning rate at the end of an epoch, and
     before `SwapEMAWeights(swap_on_epoch=True)`.
 
@@ -70,11 +73,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self._restore(backups[-1])
 
     def on_epoch_begin(self, epoch, logs=None):
-        # `History` empties its list of epochs when training begins.
-        history = getattr(self.model, "history", None)
-        if history is not None and self._epochs:
-            history.epoch = self._epochs + history.epoch
-        self._epochs = []
+        self._prepend_epochs()
 
     def on_epoch_end(self, epoch, logs=None):
         history = getattr(self.model, "history", None)
@@ -91,6 +90,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         pass
 
     def on_train_end(self, logs=None):
+        self._prepend_epochs()
         self.model._initial_epoch = None
         history = getattr(self.model, "history", None)
         if history is not None:
@@ -100,12 +100,19 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             if os.path.isdir(self.backup_dir) and not os.listdir(self.backup_dir):
                 os.rmdir(self.backup_dir)
 
+    def _prepend_epochs(self):
+        # Not sooner: `History` empties its list when training begins.
+        if self._epochs:
+            self.model.history.epoch = self._epochs + self.model.history.epoch
+            self._epochs = []
+
     def _back_up(self, state):
         # A backup is complete from the moment on that it has its name.
         directory = pathlib.Path(self.backup_dir)
         draft = directory / ".draft"
         draft.mkdir(parents=True)
         self.model.save_weights(draft / WEIGHTS)
+        state["seeds"] = [v.numpy().tolist() for v in _seed_states(self.model)]
         state["sha256"] = _digest(draft / WEIGHTS)
         with open(draft / STATE, "w") as file:
             json.dump(state, file, default=lambda value: np.asarray(value).tolist())
@@ -125,6 +132,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             if state["sha256"] != _digest(backup / WEIGHTS):
                 raise ValueError(f"{WEIGHTS} has changed since it was written.")
             load_weights(self.model, backup / WEIGHTS)
+            for variable, value in zip(
+                _seed_states(self.model), state["seeds"], strict=True
+            ):
+                variable.assign(np.array(value, variable.dtype))
         except Exception as error:
             raise ValueError(
                 f"The backup {str(backup)!r} cannot be restored. {error} To train "
@@ -148,6 +159,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         directory = pathlib.Path(self.backup_dir)
         for rest in [*directory.glob(".draft"), *directory.glob(".epoch-*")]:
             shutil.rmtree(rest)
+
+
+def _seed_states(model):
+    """The states of seed generators, which Keras saves with no weights."""
+    others = {id(v) for v in model.weights + model.metrics_variables}
+    return [v for v in model.variables if id(v) not in others]
 
 
 def _digest(path):

@@ -134,9 +134,12 @@ def list_torch_parameters(model):
     Every layer lists the parameters below it once. `zero_grad` passes by those
     that came later, and their gradients would add up.
     """
+    if keras.backend.backend() != "torch":
+        return
     for layer in flatten_layers(model):
-        if hasattr(layer, "_torch_params"):
-            layer._track_variables()
+        for module in list(layer.modules()):
+            if hasattr(module, "_torch_params"):
+                module._track_variables()
 
 
 def constrained_layers(model):

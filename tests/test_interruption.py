@@ -27,7 +27,13 @@ SCRIPT = str(pathlib.Path(__file__).with_name("interrupted.py"))
 
 def start(directory, release, *point):
     command = [sys.executable, SCRIPT, str(directory), release, *point]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    path = os.path.dirname(os.path.dirname(ks.__file__))
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def finish(directory, release, *point):
@@ -48,34 +54,45 @@ def assert_same_result(a, b):
         np.testing.assert_allclose(a[name], b[name], atol=1e-6, err_msg=name)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("release", ["epoch", "plateau"])
-def test_killed_at_every_point_and_started_again(release, tmp_path):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    assert finish(tmp_path / "whole", release) == 0
-    for point in POINTS:
-        code = finish(tmp_path / "killed", release, point)
-        assert code == -signal.SIGKILL, point
-    assert finish(tmp_path / "killed", release) == 0
-    assert_same_result(tmp_path / "killed", tmp_path / "whole")
-    assert os.listdir(tmp_path / "killed") == ["result.npz"]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    assert finish(directory, "epoch") == 0
+    return directory
 
 
 @pytest.mark.long
-def test_killed_at_any_time(tmp_path):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    assert finish(tmp_path / "whole", "epoch") == 0
-    rng = random.Random(0)
-    for _ in range(5):
-        process = start(tmp_path / "killed", "epoch", "any")
+@pytest.mark.parametrize(
+    ("release", "points"),
+    [("epoch", POINTS), ("plateau", ["batch 2 0", "epoch begin 4", "batch 5 1"])],
+)
+def test_killed_at_every_point_and_started_again(release, points, whole, tmp_path):
+    for point in points:
+        assert finish(tmp_path, release, point) == -signal.SIGKILL, point
+    assert finish(tmp_path, release) == 0
+    assert_same_result(tmp_path, whole)
+    assert os.listdir(tmp_path) == ["result.npz"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_time(seed, whole, tmp_path):
+    rng = random.Random(seed)
+    for _ in range(4):
+        process = start(tmp_path, "epoch", "any")
         process.stdout.readline()
-        time.sleep(rng.uniform(0.1, 4))
+        time.sleep(rng.uniform(0.1, 3))
         process.kill()
         process.communicate(timeout=60)
-    assert finish(tmp_path / "killed", "epoch") == 0
-    assert_same_result(tmp_path / "killed", tmp_path / "whole")
+    assert finish(tmp_path, "epoch") == 0
+    assert_same_result(tmp_path, whole)
+
+
+@pytest.mark.long
+def test_killed_while_the_last_backup_is_deleted(whole, tmp_path):
+    assert finish(tmp_path, "epoch", "while the last backup goes") == -signal.SIGKILL
+    assert finish(tmp_path, "epoch") == 0
+    assert_same_result(tmp_path, whole)
 
 
 # In one process

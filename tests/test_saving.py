@@ -232,7 +232,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 WRITE = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 import numpy as np
 from models import *
 for phase in PHASES:
@@ -247,7 +247,9 @@ for phase in PHASES:
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_files_of_every_backend_load_here(backend, tmp_path):
     pytest.importorskip(backend)
-    code = WRITE.format(tests=os.path.dirname(__file__), directory=str(tmp_path))
+    package = os.path.dirname(os.path.dirname(ks.__file__))
+    paths = [os.path.dirname(__file__), package]
+    code = WRITE.format(paths=paths, directory=str(tmp_path))
     subprocess.run(
         [sys.executable, "-c", code],
         check=True,

@@ -1,0 +1,137 @@
+"""Callbacks that restore weights from before the release."""
+
+import keras
+import numpy as np
+import pytest
+from backend import to_numpy
+from models import MODELS
+from models import PHASES
+from models import assert_same_state
+from models import behind_dense
+from models import continue_training
+from models import data
+from models import phases
+from models import plain
+from models import state
+from models import trained
+
+import keras_sawtooth as ks
+from keras_sawtooth.optimizer_state import slot_value
+
+pytestmark = pytest.mark.workflow("callbacks")
+
+
+class Worsen(keras.callbacks.Callback):
+    """Reports a loss that is best in a given epoch, and keeps its weights."""
+
+    def __init__(self, best):
+        super().__init__()
+        self.best = best
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = abs(epoch - self.best)
+        if epoch == self.best:
+            self.weights = self.model.get_weights()
+            self.prediction = self.model.predict(data()[0], verbose=0)
+
+
+def train(best, order=(0, 1), build=plain):
+    worsen = Worsen(best)
+    pair = [
+        ks.ReleaseConstraints(epoch=2),
+        keras.callbacks.EarlyStopping(
+            "score", mode="min", patience=10, restore_best_weights=True
+        ),
+    ]
+    model = build()
+    model.compile("adam", "mse")
+    continue_training(model, 5, callbacks=[worsen, *(pair[i] for i in order)])
+    return model, worsen
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
+def test_early_stopping_restores_the_phase_of_the_best_weights(build, order):
+    with pytest.warns(UserWarning, match=r"of the other phase.*constrained now"):
+        model, worsen = train(1, order, build)
+    assert set(phases(model)) == {"constrained"}
+    for weight, best in zip(model.get_weights(), worsen.weights, strict=True):
+        np.testing.assert_array_equal(weight, best)
+    x, _ = data()
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), worsen.prediction, atol=1e-6
+    )
+    # And the restored model trains, releases, and saves like any other.
+    continue_training(model, 3, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert set(phases(model)) == {"released"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_early_stopping_after_the_release_is_nothing_special(order):
+    model, worsen = train(3, order)
+    assert set(phases(model)) == {"released"}
+    for weight, best in zip(model.get_weights(), worsen.weights, strict=True):
+        np.testing.assert_array_equal(weight, best)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_set_weights_follows_both_ways(phase):
+    target, source = (trained(plain, p) for p in (phase, *set(PHASES) - {phase}))
+    ks.ReleaseConstraints(epoch=0).set_model(target)
+    with pytest.warns(UserWarning, match="of the other phase"):
+        target.set_weights(source.get_weights())
+    x, _ = data()
+    np.testing.assert_allclose(to_numpy(target(x)), to_numpy(source(x)), atol=1e-6)
+    continue_training(target)
+    assert np.isfinite(target.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize("wrong", ["length", "shape"])
+def test_weights_that_fit_in_no_phase_change_nothing(wrong):
+    model = trained(behind_dense, "released")
+    ks.ReleaseConstraints(epoch=0).set_model(model)
+    weights = trained(behind_dense, "constrained").get_weights()
+    weights = weights[:-1] if wrong == "length" else [*weights[:-1], np.ones(7)]
+    before = state(model)
+    with pytest.raises(ValueError, match="set_weights"):
+        model.set_weights(weights)
+    assert phases(model) == ["released"]
+    assert_same_state(model, before, atol=0)
+
+
+def test_second_moments_come_back_to_their_size():
+    """What the release multiplied, the way back divides by."""
+    model = trained(plain, "constrained")
+    region = model.layers[1].region_constraint
+    before = slot_value(model.optimizer, region.amplitude, "velocity")
+    largest = slot_value(model.optimizer, region.peak_logits, "velocity").max(axis=0)
+    largest = np.maximum(largest, before)
+    weights = model.get_weights()
+    ks.release(model)
+    ks.ReleaseConstraints(epoch=0).set_model(model)
+    with pytest.warns(UserWarning, match="of the other phase"):
+        model.set_weights(weights)
+    after = slot_value(model.optimizer, region.amplitude, "velocity")
+    np.testing.assert_allclose(after, largest, rtol=1e-5)
+    np.testing.assert_array_equal(to_numpy(model.weights[0].value), weights[0])
+
+
+def test_a_checkpoint_of_the_best_weights_knows_its_phase(tmp_path):
+    path = tmp_path / "best.weights.h5"
+    for best in (1, 3):
+        checkpoint = keras.callbacks.ModelCheckpoint(
+            path,
+            monitor="score",
+            mode="min",
+            save_best_only=True,
+            save_weights_only=True,
+        )
+        model, worsen = plain(), Worsen(best)
+        model.compile("adam", "mse")
+        release = ks.ReleaseConstraints(epoch=2)
+        continue_training(model, 5, callbacks=[worsen, checkpoint, release])
+        fresh = plain()
+        followers = ks.load_weights(fresh, path)
+        assert len(followers) == (0 if best == 1 else 2)
+        for weight, expected in zip(fresh.get_weights(), worsen.weights, strict=True):
+            np.testing.assert_array_equal(weight, expected)
