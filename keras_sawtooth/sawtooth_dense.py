@@ -172,7 +172,8 @@ class SawtoothDense(keras.layers.Dense):
         raise ValueError(
             f"Layer {self.name!r} cannot be quantised. Received: {received}. "
             "Quantise a `Dense` layer and put a `RegionConstraint` behind it, or "
-            "leave the layer out: `model.quantize(..., filters=...)`."
+            "leave the layer out: `model.quantize(..., filters=lambda layer: not "
+            "isinstance(layer, RegionConstraint))`."
         )
 
     def save_own_variables(self, store):

@@ -1,5 +1,6 @@
 """Weights of a model from the other phase, from files and from lists."""
 
+import os
 import types
 import warnings
 
@@ -97,7 +98,8 @@ def load_weights(model, filepath, **kwargs):
         list_torch_parameters(model)
         for variable, value in values:
             variable.assign(value)
-        if not isinstance(error, Exception) or isinstance(error, FileNotFoundError):
+        missing = isinstance(error, FileNotFoundError) and not os.path.exists(filepath)
+        if missing or not isinstance(error, Exception):
             raise
         raise ValueError(
             f"The weights in {str(filepath)!r} cannot be loaded, and "
