@@ -20,6 +20,9 @@ settings.load_profile("tests")
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run long tests, too")
+    parser.addoption(
+        "--thorough", action="store_true", help="10,000 examples a property"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
