@@ -1,7 +1,7 @@
 """Release the constrained layers of a model by hand."""
 
 import keras
-import numpy as np
+from keras import ops
 
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
@@ -114,13 +114,17 @@ def _velocities(optimizer, layer, replaced):
     decays by itself.
     """
     known = [slot_value(optimizer, v, "velocity") for v in replaced]
-    known = [np.atleast_2d(value) for value in known if value is not None]
+    known = [
+        ops.reshape(value, (-1, value.shape[-1]))
+        for value in known
+        if value is not None
+    ]
     if not known:
         return []
-    largest = np.concatenate(known).max(axis=0)
+    largest = ops.max(ops.concatenate(known), axis=0)
     estimate = largest * (SENSITIVITY * layer.relu_rate) ** 2
     return [
-        (v, np.broadcast_to(estimate, v.shape))
+        (v, ops.broadcast_to(estimate, v.shape))
         for v in layer.weights
         if v.name.startswith("relu_")
     ]
