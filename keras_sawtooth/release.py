@@ -1,5 +1,7 @@
 """Release the constrained layers of a model by hand."""
 
+from contextlib import nullcontext
+
 import keras
 from keras import ops
 
@@ -63,6 +65,12 @@ def release(model):
                 "built yet, so there is nothing to release. Call the model on "
                 "data, or build it, first."
             )
+    with _variable_scope(model):
+        _release(model, layers)
+    return layers
+
+
+def _release(model, layers):
     replaced = [(layer.peak_logits, layer.amplitude) for layer in layers]
     # Whatever can fail comes before the first change.
     copies = [
@@ -84,7 +92,6 @@ def release(model):
         trainer.test_function = trainer.predict_function = None
         if trainer.train_function is not None:
             trainer.make_train_function(force=True)
-    return layers
 
 
 def constrained_layers(model):
@@ -99,6 +106,12 @@ def constrained_layers(model):
 def flatten_layers(model):
     # Keras has no public way to walk nested layers of every kind.
     return model._flatten_layers()
+
+
+def _variable_scope(model):
+    """Where new variables join those of the model: on TensorFlow, its strategy."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 def _has_state(model):
