@@ -92,6 +92,7 @@ def _release(model, layers):
         trainer.test_function = trainer.predict_function = None
         if trainer.train_function is not None:
             trainer.make_train_function(force=True)
+    _refresh_torch_parameters(model)
 
 
 def constrained_layers(model):
@@ -106,6 +107,17 @@ def constrained_layers(model):
 def flatten_layers(model):
     # Keras has no public way to walk nested layers of every kind.
     return model._flatten_layers()
+
+
+def _refresh_torch_parameters(model):
+    """Let `model.parameters()` on torch list the variables of now.
+
+    A Keras model takes them down when it is built, and has no public way to do it
+    again. Optimisers of torch and `DistributedDataParallel` rely on them.
+    """
+    for module in model.modules() if hasattr(model, "modules") else ():
+        if hasattr(module, "_torch_params"):
+            module._track_variables()
 
 
 def _variable_scope(model):
