@@ -1,5 +1,6 @@
 """Learnable piecewise-linear layers with exponentially many pieces for Keras 3."""
 
+from keras_sawtooth.distribution import layout_map
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.plotting import plot_regions
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -17,6 +18,7 @@ __all__ = [
     "ReleaseConstraints",
     "SawtoothDense",
     "count_linear_regions",
+    "layout_map",
     "linear_regions",
     "plot_regions",
     "release",
