@@ -34,8 +34,8 @@ def build(scales):
     return keras.Sequential(
         [
             keras.Input((3,)),
-            ks.SawtoothDense(16, depth=2, **arguments),
-            ks.SawtoothDense(8, depth=1, **arguments),
+            ks.SawtoothDense(16, depth=3, **arguments),
+            ks.SawtoothDense(8, depth=2, **arguments),
             keras.layers.Dense(1),
         ]
     )

@@ -16,6 +16,8 @@ import keras_sawtooth as ks
 ROOT = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
 TIMEOUT = 400
+# Keras' matmul on torch takes float64 down to float32.
+TOLERANCE = 1e-5 if BACKEND == "torch" else 1e-7
 
 
 # Layouts
@@ -155,13 +157,13 @@ def test_training_equals_that_on_one_device(
             if name.endswith(":shards"):
                 continue
             np.testing.assert_allclose(
-                value, single[name], rtol=1e-7, atol=1e-7, err_msg=name
+                value, single[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name
             )
             if name.endswith(":value"):
                 shards = results[name.removesuffix("value") + "shards"]
                 assert len(shards) == devices
                 for device, shard in enumerate(shards, process * devices):
-                    if "sawtooth_dense" in name:
+                    if parts > 1 and "sawtooth_dense" in name:
                         part = np.split(value, parts, axis=-1)[device % parts]
                     else:
                         part = value
