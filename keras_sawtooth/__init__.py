@@ -1,6 +1,7 @@
 """Learnable piecewise-linear layers with exponentially many pieces for Keras 3."""
 
 from keras_sawtooth.backup_and_restore import BackupAndRestore
+from keras_sawtooth.distribution import layout_map
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.plotting import plot_regions
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -20,6 +21,7 @@ __all__ = [
     "ReleaseConstraints",
     "SawtoothDense",
     "count_linear_regions",
+    "layout_map",
     "linear_regions",
     "load_weights",
     "plot_regions",

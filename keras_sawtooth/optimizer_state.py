@@ -39,16 +39,17 @@ def carry_over(optimizer, new, variables, velocities):
         optimizer: a built `keras.optimizers.Optimizer`, wrapped or not.
         new: the unbuilt copy of it.
         variables: list of the trainable variables from now on.
-        velocities: list of pairs (new variable, NumPy array of its shape).
+        velocities: list of pairs (new variable, tensor of its shape).
     """
     new.build(variables)
 
     # Slots are matched by name, and where several variables share a path, by
-    # their order. Values go through NumPy: JAX donates the old buffers, and two
-    # variables must not share one.
+    # their order. Values are copied: JAX donates the old buffers, and two
+    # variables must not share one. They stay on their devices: a process need not
+    # hold all of a sharded value, and a mirrored one cannot become an array.
     values = defaultdict(list)
     for slot in optimizer.variables:
-        values[slot.name].append(ops.convert_to_numpy(slot.value))
+        values[slot.name].append(ops.copy(slot.value))
     slots = defaultdict(list)
     for slot in new.variables:
         slots[slot.name].append(slot)
@@ -61,18 +62,18 @@ def carry_over(optimizer, new, variables, velocities):
         name = _slot_name(variable, "average")
         if name not in values:
             for slot in slots[name]:
-                slot.assign(ops.convert_to_numpy(variable.value))
+                slot.assign(ops.copy(variable.value))
     for variable, velocity in velocities:
         for slot in slots[_slot_name(variable, "velocity")]:
             slot.assign(velocity)
 
 
 def slot_value(optimizer, variable, slot):
-    """The NumPy value of a slot of `variable`, or `None` if there is none."""
+    """The value of a slot of `variable`, or `None` if there is none."""
     name = _slot_name(variable, slot)
     for candidate in optimizer.variables:
         if candidate.name == name:
-            return ops.convert_to_numpy(candidate.value)
+            return ops.convert_to_tensor(candidate.value)
     return None
 
 

@@ -1,7 +1,9 @@
 """Release the constrained layers of a model by hand."""
 
+from contextlib import nullcontext
+
 import keras
-import numpy as np
+from keras import ops
 
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
@@ -79,12 +81,13 @@ def change_phase(model, layers):
     """
     copies = optimizer_copies(model)
     replaced = [(layer, layer.weights) for layer in layers]
-    for layer in layers:
-        if layer.constrained:
-            layer.release()
-        else:
-            layer.constrain()
-    renew(model, copies, replaced)
+    with variable_scope(model):
+        for layer in layers:
+            if layer.constrained:
+                layer.release()
+            else:
+                layer.constrain()
+        renew(model, copies, replaced)
 
 
 def trainers(model):
@@ -129,10 +132,11 @@ def renew(model, copies, replaced):
 
 
 def list_torch_parameters(model):
-    """On torch, list the parameters of a model anew; elsewhere nothing.
+    """On torch, let `model.parameters()` list the variables of now.
 
-    Every layer lists the parameters below it once. `zero_grad` passes by those
-    that came later, and their gradients would add up.
+    Keras takes them down when a layer is built, and has no public way to do it
+    again. `zero_grad`, optimisers of torch and `DistributedDataParallel` rely on the
+    list: the gradients of variables outside it would add up from step to step.
     """
     if keras.backend.backend() != "torch":
         return
@@ -140,6 +144,12 @@ def list_torch_parameters(model):
         for module in list(layer.modules()):
             if hasattr(module, "_torch_params"):
                 module._track_variables()
+
+
+def variable_scope(model):
+    """Where new variables join those of the model: on TensorFlow, its strategy."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 def constrained_layers(model):
@@ -170,14 +180,14 @@ def _velocities(optimizer, layer, replaced):
     """
     gone = [v for v in replaced if v is not layer.slope]
     known = [slot_value(optimizer, v, "velocity") for v in gone]
-    known = [np.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
+    known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
     if not known:
         return []
-    largest = np.concatenate(known).max(axis=0)
+    largest = ops.max(ops.concatenate(known), axis=0)
     factor = (SENSITIVITY * layer.relu_rate) ** 2
     estimate = largest / factor if layer.constrained else largest * factor
     return [
-        (v, np.broadcast_to(estimate, v.shape))
+        (v, ops.copy(ops.broadcast_to(estimate, v.shape)))
         for v in layer.weights
         if v is not layer.slope
     ]

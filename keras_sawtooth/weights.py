@@ -15,6 +15,7 @@ from keras_sawtooth.release import list_torch_parameters
 from keras_sawtooth.release import optimizer_copies
 from keras_sawtooth.release import renew
 from keras_sawtooth.release import trainers
+from keras_sawtooth.release import variable_scope
 
 
 def load_weights(model, filepath, **kwargs):
@@ -56,6 +57,11 @@ def load_weights(model, filepath, **kwargs):
         raise TypeError(
             f"`load_weights` takes a `keras.Model`. Received: model={model!r}"
         )
+    with variable_scope(model):
+        return _load_weights(model, filepath, kwargs)
+
+
+def _load_weights(model, filepath, kwargs):
     layers = _region_layers(model)
     before = [(layer, layer.weights, layer.constrained) for layer in layers]
     optimizers = [(trainer, trainer.optimizer) for trainer in trainers(model)]
@@ -181,7 +187,8 @@ def _layers_of_other_phase(model, weights):
 
 
 def _values(variables):
-    return [(v, keras.ops.convert_to_numpy(v.value)) for v in variables]
+    # Copies: JAX may donate the buffer of a variable.
+    return [(v, keras.ops.copy(v.value)) for v in variables]
 
 
 def _optimizer_variables(model):
@@ -190,9 +197,9 @@ def _optimizer_variables(model):
 
 
 def _check_finite(variables):
-    for variable, value in _values(variables):
+    for variable in variables:
         if keras.backend.is_float_dtype(variable.dtype):
-            if not np.isfinite(np.asarray(value, "float64")).all():
+            if not bool(keras.ops.all(keras.ops.isfinite(variable.value))):
                 raise ValueError(
                     f"The file holds NaN or infinite values for {variable.path!r}. "
                     "Use one from before the training diverged."

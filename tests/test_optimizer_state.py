@@ -101,6 +101,10 @@ def test_release_inside_fit(name):
     assert not model.layers[0].constrained
 
 
+def slot_array(optimizer, variable, slot):
+    return to_numpy(slot_value(optimizer, variable, slot))
+
+
 def test_new_slots_start_where_they_must():
     x, y = data()
     model = build(keras.optimizers.Adam(1e-2, use_ema=True))
@@ -108,8 +112,8 @@ def test_new_slots_start_where_they_must():
     region = model.layers[1].region_constraint
     known = np.concatenate(
         [
-            slot_value(model.optimizer, region.peak_logits, "velocity"),
-            slot_value(model.optimizer, region.amplitude, "velocity")[None],
+            slot_array(model.optimizer, region.peak_logits, "velocity"),
+            slot_array(model.optimizer, region.amplitude, "velocity")[None],
         ]
     )
     ks.release(model)
@@ -117,17 +121,17 @@ def test_new_slots_start_where_they_must():
         if variable.name == "slope":
             continue
         optimizer = model.optimizer
-        momentum = slot_value(optimizer, variable, "momentum")
+        momentum = slot_array(optimizer, variable, "momentum")
         np.testing.assert_array_equal(momentum, 0)
         # Second moments start at the largest of the channel, and a factor.
-        velocity = slot_value(optimizer, variable, "velocity")
+        velocity = slot_array(optimizer, variable, "velocity")
         estimate = known.max(axis=0) * (SENSITIVITY * region.relu_rate) ** 2
         expected = np.broadcast_to(estimate, velocity.shape)
         assert np.all(velocity > 0)
         np.testing.assert_allclose(velocity, expected, rtol=1e-6)
         # The moving average starts at the weights, not at zero.
         np.testing.assert_array_equal(
-            slot_value(optimizer, variable, "average"), to_numpy(variable.value)
+            slot_array(optimizer, variable, "average"), to_numpy(variable.value)
         )
 
 
