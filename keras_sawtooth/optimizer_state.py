@@ -13,15 +13,15 @@ def copy_optimizer(optimizer):
     """
     try:
         new = type(optimizer).from_config(optimizer.get_config())
+        _copy_weight_decay_exclusions(optimizer, new)
     except Exception as error:
         raise ValueError(
             f"The optimiser {optimizer.name!r} must be copied when the layers are "
             f"released, and Keras cannot: {error} Give classes of your own a "
             "`get_config` and register them with "
             "`keras.saving.register_keras_serializable`; use a "
-            "`LearningRateSchedule` instead of a function."
+            "`LearningRateSchedule` or an `OptimizerMap` instead of a function."
         ) from error
-    _copy_weight_decay_exclusions(optimizer, new)
     return new
 
 
@@ -91,3 +91,8 @@ def _copy_weight_decay_exclusions(old, new):
             setattr(new, name, getattr(old, name))
     if hasattr(old, "inner_optimizer"):
         _copy_weight_decay_exclusions(old.inner_optimizer, new.inner_optimizer)
+    # Of a `MultiOptimizer`. One with a function in place of a map has none before it
+    # is built, and the function would return the old ones: an error is right.
+    inner = getattr(old, "optimizers", ()), getattr(new, "optimizers", ())
+    for old_inner, new_inner in zip(*inner, strict=True):
+        _copy_weight_decay_exclusions(old_inner, new_inner)
