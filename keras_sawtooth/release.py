@@ -72,6 +72,7 @@ def release(model):
     ]
     for layer in layers:
         layer.release()
+    _register_with_torch(model)
     for trainer, optimizer in copies:
         if optimizer is not None:
             velocities = []
@@ -99,6 +100,23 @@ def constrained_layers(model):
 def flatten_layers(model):
     # Keras has no public way to walk nested layers of every kind.
     return model._flatten_layers()
+
+
+def _register_with_torch(model):
+    """Let torch see the new variables, and the old ones no more.
+
+    The layers around a released one keep lists of their own, made when they were
+    built. `zero_grad` clears the gradients of what is in them; those of all other
+    variables would add up from step to step.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    for layer in flatten_layers(model):
+        # A `Sequential` wraps a functional model that is no layer of it.
+        for module in layer.modules():
+            if isinstance(module, keras.layers.Layer):
+                module.torch_params.clear()
+                module.torch_params.update({v.path: v.value for v in module.variables})
 
 
 def _has_state(model):
