@@ -147,7 +147,10 @@ def test_variables_that_stay_train_as_if_there_were_no_release(name):
     model = build(OPTIMIZERS[name]())
 
     def twins():
-        return [keras.Variable(to_numpy(v.value), name=v.name) for v in staying(model)]
+        return [
+            keras.Variable(to_numpy(v.value), dtype="float32", name=v.name)
+            for v in staying(model)
+        ]
 
     uninterrupted, reference = OPTIMIZERS[name](), twins()
     train_on_known_gradients(uninterrupted, reference, reference, range(10))
