@@ -74,7 +74,8 @@ def fitted(optimizer):
 def assert_same_weights(model, expected):
     assert not model.layers[1].constrained
     for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        # ReLU weights, of up to 40, magnify the rounding errors of what they replace.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_the_page_has_every_backend():
