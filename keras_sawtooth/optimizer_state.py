@@ -58,22 +58,31 @@ def carry_over(optimizer, new, variables, velocities):
                 slot.assign(old)
 
     for variable in variables:
-        name = _slot_name(variable, "average")
-        if name not in values:
-            for slot in slots[name]:
-                slot.assign(ops.convert_to_numpy(variable.value))
+        if _slot_name(variable, "average") not in values:
+            average = _find_slot(new, variable, "average", variables)
+            if average is not None:
+                average.assign(ops.convert_to_numpy(variable.value))
     for variable, velocity in velocities:
-        for slot in slots[_slot_name(variable, "velocity")]:
+        slot = _find_slot(new, variable, "velocity", variables)
+        if slot is not None:
             slot.assign(velocity)
 
 
-def slot_value(optimizer, variable, slot):
-    """The NumPy value of a slot of `variable`, or `None` if there is none."""
+def slot_value(optimizer, variable, slot, variables=()):
+    """The NumPy value of a slot of `variable`, or `None` if there is none.
+
+    `variables` are those of the optimiser, to tell several of one path apart.
+    """
+    found = _find_slot(optimizer, variable, slot, variables)
+    return None if found is None else ops.convert_to_numpy(found.value)
+
+
+def _find_slot(optimizer, variable, slot, variables):
     name = _slot_name(variable, slot)
-    for candidate in optimizer.variables:
-        if candidate.name == name:
-            return ops.convert_to_numpy(candidate.value)
-    return None
+    slots = [candidate for candidate in optimizer.variables if candidate.name == name]
+    twins = [id(v) for v in variables if v.path == variable.path] or [id(variable)]
+    found = dict(zip(twins, slots, strict=False))
+    return found.get(id(variable))
 
 
 def _slot_name(variable, slot):

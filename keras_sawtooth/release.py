@@ -66,18 +66,22 @@ def release(model):
     replaced = [(layer.peak_logits, layer.amplitude) for layer in layers]
     # Whatever can fail comes before the first change.
     copies = [
-        (trainer, copy_optimizer(trainer.optimizer) if _has_state(trainer) else None)
+        (
+            trainer,
+            copy_optimizer(trainer.optimizer) if _has_state(trainer) else None,
+            trainer.trainable_variables,
+        )
         for trainer in flatten_layers(model)
         if isinstance(trainer, keras.Model) and trainer.compiled
     ]
     for layer in layers:
         layer.release()
     _register_with_torch(model)
-    for trainer, optimizer in copies:
+    for trainer, optimizer, trained in copies:
         if optimizer is not None:
             velocities = []
             for layer, variables in zip(layers, replaced, strict=True):
-                velocities += _velocities(trainer.optimizer, layer, variables)
+                velocities += _velocities(trainer.optimizer, trained, layer, variables)
             carry_over(
                 trainer.optimizer, optimizer, trainer.trainable_variables, velocities
             )
@@ -123,7 +127,7 @@ def _has_state(model):
     return model.optimizer is not None and model.optimizer.built
 
 
-def _velocities(optimizer, layer, replaced):
+def _velocities(optimizer, trained, layer, replaced):
     """Second moments for the ReLU weights, from the variables they replace.
 
     Their gradients are at most about `SENSITIVITY` times as large, and stored as
@@ -131,7 +135,7 @@ def _velocities(optimizer, layer, replaced):
     gives a safe start: an estimate that is too large shortens the first steps and
     decays by itself.
     """
-    known = [slot_value(optimizer, v, "velocity") for v in replaced]
+    known = [slot_value(optimizer, v, "velocity", trained) for v in replaced]
     known = [np.atleast_2d(value) for value in known if value is not None]
     if not known:
         return []

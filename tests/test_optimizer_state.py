@@ -380,6 +380,57 @@ def test_ambiguous_slots_are_not_mixed_up():
         np.testing.assert_array_equal(to_numpy(slot.value), 0)
 
 
+class SameNames(keras.Model):
+    """Keras gives the variables of both layers the same paths."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = ks.SawtoothDense(4, depth=2, name="hidden")
+        self.second = ks.SawtoothDense(5, depth=2, name="hidden")
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+def test_layers_of_one_name_keep_their_own_state():
+    model = SameNames()
+    model(data()[0])
+    model.compile(keras.optimizers.Adam(1e-2, use_ema=True), "mse")
+    variables = model.trainable_variables
+    for step in range(3):
+        rng = np.random.default_rng(step)
+        model.optimizer.apply(
+            [
+                keras.ops.convert_to_tensor(rng.normal(size=v.shape), "float32")
+                for v in variables
+            ],
+            variables,
+        )
+    largest = []
+    for layer in (model.first, model.second):
+        replaced = (
+            layer.region_constraint.peak_logits,
+            layer.region_constraint.amplitude,
+        )
+        known = [
+            np.atleast_2d(slot_value(model.optimizer, v, "velocity", variables))
+            for v in replaced
+        ]
+        largest.append(np.concatenate(known).max(axis=0))
+    ks.release(model)
+    variables = model.trainable_variables
+    for layer, expected in zip((model.first, model.second), largest, strict=True):
+        region = layer.region_constraint
+        bias = region.relu_bias
+        velocity = slot_value(model.optimizer, bias, "velocity", variables)
+        factor = (SENSITIVITY * region.relu_rate) ** 2
+        np.testing.assert_allclose(
+            velocity, np.broadcast_to(factor * expected, bias.shape), rtol=1e-6
+        )
+        average = slot_value(model.optimizer, bias, "average", variables)
+        np.testing.assert_array_equal(average, to_numpy(bias.value))
+
+
 class Unregistered(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return 1e-3
