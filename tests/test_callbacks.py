@@ -61,7 +61,7 @@ CALLBACKS = {
     "model of every epoch": lambda path: checkpoint(path / "{epoch}.keras"),
     "best model": lambda path: checkpoint(path / "best.keras", save_best_only=True),
     "rate on a plateau": lambda path: keras.callbacks.ReduceLROnPlateau(
-        patience=1, min_delta=1.0, factor=0.5
+        patience=1, min_delta=1e6, factor=0.5
     ),
     "scheduler": lambda path: keras.callbacks.LearningRateScheduler(
         lambda epoch, rate: rate * 0.5
@@ -153,9 +153,8 @@ def recording_weights(recorded):
     return Recorder()
 
 
-@pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("phase, epoch", [("constrained", 2), ("released", 3)])
-def test_training_goes_on_from_a_checkpoint(phase, epoch, first, tmp_path):
+def test_training_goes_on_from_a_checkpoint(phase, epoch, tmp_path):
     """To the weights of the run that was not interrupted."""
     model, recorded = build(), {}
     callbacks = [
@@ -163,8 +162,7 @@ def test_training_goes_on_from_a_checkpoint(phase, epoch, first, tmp_path):
         checkpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True),
     ]
     release = [ks.ReleaseConstraints(epoch=RELEASE)]
-    ordered = callbacks + release if first else release + callbacks
-    fit(model, *ordered, recording_weights(recorded))
+    fit(model, *release, *callbacks, recording_weights(recorded))
 
     whole = keras.models.load_model(tmp_path / f"{epoch}.keras")
     assert whole.layers[0].constrained is (phase == "constrained")
@@ -215,8 +213,9 @@ def test_the_log_names_the_phase_to_callbacks_behind_only(first, tmp_path):
     assert phases == ([None] * 4 if first else ["1.0", "1.0", "0.0", "0.0"])
 
 
-@pytest.mark.parametrize("phase, epoch", [("constrained", 1), ("released", 3)])
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "phase, epoch, first", [("constrained", 1, True), ("released", 3, False)]
+)
 def test_nan_stops_the_training(phase, epoch, first):
     class Poison(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch_now, logs=None):

@@ -55,7 +55,9 @@ def errors_in_float32():
 def test_the_demo_is_as_accurate_as_in_float32(policy, errors_in_float32):
     """On average: single seeds differ from float32 by up to 4 %.
 
-    Means of seeds 0 to 4 on TensorFlow: float32 1.252, mixed_bfloat16 1.241.
+    Means in kWh/m2 of float32, mixed_bfloat16 and mixed_float16 (Keras 3.15.1):
+    1.252, 1.241, 1.245 on TensorFlow (seeds 0 to 4), 0.818, 0.818, 0.810 on JAX
+    (seeds 0 to 2).
     """
     errors = [train(policy, 200, seed)[2] for seed in SEEDS]
     assert np.mean(errors) < 1.03 * np.mean(errors_in_float32)
