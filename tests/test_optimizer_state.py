@@ -135,7 +135,22 @@ def train_on_known_gradients(optimizer, variables, stay, steps):
             )
             for v in variables
         ]
+        apply(optimizer, gradients, variables)
+
+
+def apply(optimizer, gradients, variables):
+    if keras.backend.backend() != "jax":
         optimizer.apply(gradients, variables)
+        return
+    # `LossScaleOptimizer.apply` of Keras 3.15 has no way but this on JAX.
+    if not optimizer.built:
+        optimizer.build(variables)
+    groups = variables, optimizer.variables
+    values, slots = ([v.value for v in group] for group in groups)
+    results = optimizer.stateless_apply(slots, gradients, values)
+    for group, new in zip(groups, results, strict=True):
+        for variable, value in zip(group, new, strict=True):
+            variable.assign(value)
 
 
 @each_optimizer
