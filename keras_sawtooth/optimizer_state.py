@@ -13,15 +13,15 @@ def copy_optimizer(optimizer):
     """
     try:
         new = type(optimizer).from_config(optimizer.get_config())
+        _copy_weight_decay_exclusions(optimizer, new)
     except Exception as error:
         raise ValueError(
             f"The optimiser {optimizer.name!r} must be copied when the layers are "
             f"released, and Keras cannot: {error} Give classes of your own a "
             "`get_config` and register them with "
             "`keras.saving.register_keras_serializable`; use a "
-            "`LearningRateSchedule` instead of a function."
+            "`LearningRateSchedule` or an `OptimizerMap` instead of a function."
         ) from error
-    _copy_weight_decay_exclusions(optimizer, new)
     return new
 
 
@@ -59,22 +59,31 @@ def carry_over(optimizer, new, variables, velocities):
                 slot.assign(old)
 
     for variable in variables:
-        name = _slot_name(variable, "average")
-        if name not in values:
-            for slot in slots[name]:
-                slot.assign(ops.copy(variable.value))
+        if _slot_name(variable, "average") not in values:
+            average = _find_slot(new, variable, "average", variables)
+            if average is not None:
+                average.assign(ops.copy(variable.value))
     for variable, velocity in velocities:
-        for slot in slots[_slot_name(variable, "velocity")]:
+        slot = _find_slot(new, variable, "velocity", variables)
+        if slot is not None:
             slot.assign(velocity)
 
 
-def slot_value(optimizer, variable, slot):
-    """The value of a slot of `variable`, or `None` if there is none."""
+def slot_value(optimizer, variable, slot, variables=()):
+    """The value of a slot of `variable`, or `None` if there is none.
+
+    `variables` are those of the optimiser, to tell several of one path apart.
+    """
+    found = _find_slot(optimizer, variable, slot, variables)
+    return None if found is None else ops.convert_to_tensor(found.value)
+
+
+def _find_slot(optimizer, variable, slot, variables):
     name = _slot_name(variable, slot)
-    for candidate in optimizer.variables:
-        if candidate.name == name:
-            return ops.convert_to_tensor(candidate.value)
-    return None
+    slots = [candidate for candidate in optimizer.variables if candidate.name == name]
+    twins = [id(v) for v in variables if v.path == variable.path] or [id(variable)]
+    found = dict(zip(twins, slots, strict=False))
+    return found.get(id(variable))
 
 
 def _slot_name(variable, slot):
@@ -92,3 +101,8 @@ def _copy_weight_decay_exclusions(old, new):
             setattr(new, name, getattr(old, name))
     if hasattr(old, "inner_optimizer"):
         _copy_weight_decay_exclusions(old.inner_optimizer, new.inner_optimizer)
+    # Of a `MultiOptimizer`. One with a function in place of a map has none before it
+    # is built, and the function would return the old ones: an error is right.
+    inner = getattr(old, "optimizers", ()), getattr(new, "optimizers", ())
+    for old_inner, new_inner in zip(*inner, strict=True):
+        _copy_weight_decay_exclusions(old_inner, new_inner)

@@ -79,7 +79,10 @@ def change_phase(model, layers):
     Raises:
         ValueError: if an optimiser cannot be copied. Nothing is changed then.
     """
-    copies = optimizer_copies(model)
+    for trainer in trainers(model):
+        if _has_state(trainer):
+            copy_optimizer(trainer.optimizer)
+    trained = trained_variables(model)
     replaced = [(layer, layer.weights) for layer in layers]
     with variable_scope(model):
         for layer in layers:
@@ -87,7 +90,7 @@ def change_phase(model, layers):
                 layer.release()
             else:
                 layer.constrain()
-        renew(model, copies, replaced)
+        renew(model, trained, replaced)
 
 
 def trainers(model):
@@ -99,28 +102,26 @@ def trainers(model):
     ]
 
 
-def optimizer_copies(model):
-    """Pairs (compiled model, copy of its optimiser, or `None` if never built)."""
-    return [
-        (trainer, copy_optimizer(trainer.optimizer) if _has_state(trainer) else None)
-        for trainer in trainers(model)
-    ]
+def trained_variables(model):
+    """Pairs (compiled model, list of its trainable variables)."""
+    return [(trainer, trainer.trainable_variables) for trainer in trainers(model)]
 
 
-def renew(model, copies, replaced):
+def renew(model, trained, replaced):
     """Make what models hold of their variables anew, after a change of phase.
 
     Args:
         model: a built `keras.Model`.
-        copies: what `optimizer_copies` returned before the change.
+        trained: what `trained_variables` returned before the change.
         replaced: list of pairs (layer that changed its phase, list of the variables
             that it had before).
     """
-    for trainer, optimizer in copies:
-        if optimizer is not None:
+    for trainer, variables in trained:
+        if _has_state(trainer):
+            optimizer = copy_optimizer(trainer.optimizer)
             velocities = []
-            for layer, variables in replaced:
-                velocities += _velocities(trainer.optimizer, layer, variables)
+            for layer, gone in replaced:
+                velocities += _velocities(trainer.optimizer, variables, layer, gone)
             carry_over(
                 trainer.optimizer, optimizer, trainer.trainable_variables, velocities
             )
@@ -141,9 +142,11 @@ def list_torch_parameters(model):
     if keras.backend.backend() != "torch":
         return
     for layer in flatten_layers(model):
+        # A `Sequential` wraps a functional model that is no layer of it.
         for module in list(layer.modules()):
             if hasattr(module, "_torch_params"):
-                module._track_variables()
+                module.torch_params.clear()
+                module.torch_params.update({v.path: v.value for v in module.variables})
 
 
 def variable_scope(model):
@@ -170,7 +173,7 @@ def _has_state(model):
     return model.optimizer is not None and model.optimizer.built
 
 
-def _velocities(optimizer, layer, replaced):
+def _velocities(optimizer, trained, layer, replaced):
     """Second moments for the new variables of a layer, from the replaced ones.
 
     The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
@@ -179,7 +182,7 @@ def _velocities(optimizer, layer, replaced):
     shortens the first steps and decays by itself.
     """
     gone = [v for v in replaced if v is not layer.slope]
-    known = [slot_value(optimizer, v, "velocity") for v in gone]
+    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
     known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
     if not known:
         return []

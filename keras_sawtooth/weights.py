@@ -12,8 +12,8 @@ from keras_sawtooth.region_constraint import collect_followers
 from keras_sawtooth.release import change_phase
 from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.release import list_torch_parameters
-from keras_sawtooth.release import optimizer_copies
 from keras_sawtooth.release import renew
+from keras_sawtooth.release import trained_variables
 from keras_sawtooth.release import trainers
 from keras_sawtooth.release import variable_scope
 
@@ -64,6 +64,7 @@ def load_weights(model, filepath, **kwargs):
 def _load_weights(model, filepath, kwargs):
     layers = _region_layers(model)
     before = [(layer, layer.weights, layer.constrained) for layer in layers]
+    trained = trained_variables(model)
     optimizers = [(trainer, trainer.optimizer) for trainer in trainers(model)]
     values = _values(model.variables + _optimizer_variables(model))
     # The method of the class: `follow_phases` puts this function into its place.
@@ -80,11 +81,8 @@ def _load_weights(model, filepath, kwargs):
             for trainer, optimizer in optimizers:
                 trainer.optimizer = optimizer
         if followers:
-            renew(
-                model,
-                optimizer_copies(model),
-                [item[:2] for item in before if item[0] in followers],
-            )
+            replaced = [item[:2] for item in before if item[0] in followers]
+            renew(model, trained, replaced)
         if optimizers:
             for trainer, _ in optimizers:
                 if trainer.optimizer is not None and not trainer.optimizer.built:

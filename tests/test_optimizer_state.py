@@ -12,6 +12,8 @@ from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.release import SENSITIVITY
 
+pytestmark = pytest.mark.workflow("optimisers")
+
 SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 100)
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(1e-2, momentum=0.9, nesterov=True),
@@ -30,6 +32,18 @@ OPTIMIZERS = {
     ),
     "loss scale": lambda: keras.optimizers.LossScaleOptimizer(
         keras.optimizers.Adam(1e-2)
+    ),
+    "loss scale, growing": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(1e-2, momentum=0.9),
+        initial_scale=0.5,
+        dynamic_growth_steps=3,
+    ),
+    "muon": lambda: keras.optimizers.Muon(1e-2, rms_rate=0.5),
+    "several": lambda: keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.SGD(1e-2, momentum=0.9),
+            {".*kernel": keras.optimizers.Adam(1e-2)},
+        )
     ),
 }
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -101,8 +115,171 @@ def test_release_inside_fit(name):
     assert not model.layers[0].constrained
 
 
-def slot_array(optimizer, variable, slot):
-    return to_numpy(slot_value(optimizer, variable, slot))
+def slot_array(optimizer, variable, slot, variables=()):
+    value = slot_value(optimizer, variable, slot, variables)
+    return None if value is None else to_numpy(value)
+
+
+def staying(model):
+    """Variables that the release leaves alone, in the same order in both phases."""
+    return [
+        v
+        for v in model.trainable_variables
+        if v.name not in ("peak_logits", "amplitude") and "relu_" not in v.name
+    ]
+
+
+def train_on_known_gradients(optimizer, variables, stay, steps):
+    """The same gradients for the variables in `stay` in every run, 0 for others."""
+    for step in steps:
+        rng = np.random.default_rng(step)
+        known = {id(v): rng.normal(size=v.shape).astype("float32") for v in stay}
+        gradients = [
+            keras.ops.convert_to_tensor(
+                known.get(id(v), np.zeros(v.shape, "float32")), "float32"
+            )
+            for v in variables
+        ]
+        apply(optimizer, gradients, variables)
+
+
+def apply(optimizer, gradients, variables):
+    if keras.backend.backend() != "jax":
+        optimizer.apply(gradients, variables)
+        return
+    # `LossScaleOptimizer.apply` of Keras 3.15 has no way but this on JAX.
+    if not optimizer.built:
+        optimizer.build(variables)
+    groups = variables, optimizer.variables
+    values, slots = ([v.value for v in group] for group in groups)
+    results = optimizer.stateless_apply(slots, gradients, values)
+    for group, new in zip(groups, results, strict=True):
+        for variable, value in zip(group, new, strict=True):
+            variable.assign(value)
+
+
+@each_optimizer
+def test_variables_that_stay_train_as_if_there_were_no_release(name):
+    """Against the same optimiser on these variables alone, without a release.
+
+    The release falls after the first of three steps of an accumulation.
+    """
+    model = build(OPTIMIZERS[name]())
+
+    def twins():
+        return [
+            keras.Variable(to_numpy(v.value), dtype="float32", name=v.name)
+            for v in staying(model)
+        ]
+
+    uninterrupted, reference = OPTIMIZERS[name](), twins()
+    train_on_known_gradients(uninterrupted, reference, reference, range(10))
+
+    variables = model.trainable_variables
+    train_on_known_gradients(model.optimizer, variables, staying(model), range(4))
+    restarted, again = OPTIMIZERS[name](), twins()
+    ks.release(model)
+    variables = model.trainable_variables
+    train_on_known_gradients(model.optimizer, variables, staying(model), range(4, 10))
+    for a, b in zip(staying(model), reference, strict=True):
+        np.testing.assert_allclose(to_numpy(a.value), to_numpy(b.value), atol=1e-6)
+    slots = [value for slot, value in state(model.optimizer) if "relu_" not in slot]
+    for a, (slot, b) in zip(slots, state(uninterrupted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7, err_msg=slot)
+
+    # The tolerance tells this from an optimiser that starts anew.
+    train_on_known_gradients(restarted, again, again, range(4, 10))
+    differences = [
+        np.abs(to_numpy(a.value) - to_numpy(b.value)).max()
+        for a, b in zip(again, reference, strict=True)
+    ]
+    assert max(differences) > 1e-4
+
+
+def adam(value, gradients, first_step, momentum, velocity, rate=1e-2):
+    """Kingma and Ba, 2015, from step `first_step`, counted from 1."""
+    for step, gradient in enumerate(gradients, first_step):
+        momentum = 0.9 * momentum + 0.1 * gradient
+        velocity = 0.999 * velocity + 0.001 * gradient**2
+        corrected = momentum / (1 - 0.9**step)
+        value = value - rate * corrected / (
+            np.sqrt(velocity / (1 - 0.999**step)) + 1e-7
+        )
+    return value
+
+
+def test_new_variables_follow_adam_from_the_step_count_in_force():
+    x, y = data()
+    model = build(keras.optimizers.Adam(1e-2))
+    model.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    ks.release(model)
+    new = [v for v in model.trainable_variables if v.name.startswith("relu_")]
+    starts = [
+        (to_numpy(v.value), slot_array(model.optimizer, v, "velocity")) for v in new
+    ]
+    rng = np.random.default_rng(0)
+    gradients = [[rng.normal(size=v.shape) for v in new] for _ in range(3)]
+    for step in gradients:
+        known = {id(v): gradient for v, gradient in zip(new, step, strict=True)}
+        model.optimizer.apply(
+            [
+                keras.ops.convert_to_tensor(
+                    known.get(id(v), np.zeros(v.shape)), "float32"
+                )
+                for v in model.trainable_variables
+            ],
+            model.trainable_variables,
+        )
+    for i, (variable, (value, velocity)) in enumerate(zip(new, starts, strict=True)):
+        expected = adam(value, [step[i] for step in gradients], 5, 0.0, velocity)
+        np.testing.assert_allclose(to_numpy(variable.value), expected, atol=1e-5)
+        from_zero = adam(value, [step[i] for step in gradients], 5, 0.0, 0.0)
+        assert np.abs(from_zero - expected).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["adam", "accumulation", "ema, overwriting"])
+def test_a_branch_without_sawtooth_does_not_notice_the_release(name):
+    """Inside `fit`, whose compiled step must see the slots that were carried."""
+    x, y = data()
+
+    def train(*with_sawtooth, epochs=3, callbacks=()):
+        inputs = keras.Input((3,))
+        apart = layers.Dense(1, kernel_initializer="ones", name="apart")
+        outputs = [apart(inputs)]
+        for layer in with_sawtooth:
+            outputs.append(layers.Dense(1)(layer(inputs)))
+        model = keras.Model(inputs, outputs)
+        model.compile(OPTIMIZERS[name](), ["mse"] * len(outputs))
+        model.fit(
+            x,
+            [y] * len(outputs),
+            batch_size=16,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        return apart.get_weights()
+
+    layer = ks.SawtoothDense(2, depth=2)
+    released = train(layer, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert not layer.constrained
+    for a, b in zip(released, train(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_muon_orthogonalises_matrices_only():
+    """What Keras' `Muon` does with our variables: rank 2 only, else AdamW."""
+    model = build(keras.optimizers.Muon(1e-2))
+    model.optimizer.build(model.trainable_variables)
+    ks.release(model)
+    region = model.layers[0].region_constraint
+    with_adam = {
+        v.name
+        for v in region.trainable_variables
+        if slot_array(model.optimizer, v, "velocity") is not None
+    }
+    assert with_adam == {"slope", "relu_kernel", "relu_bias"}
 
 
 def test_new_slots_start_where_they_must():
@@ -223,6 +400,57 @@ def test_ambiguous_slots_are_not_mixed_up():
         np.testing.assert_array_equal(to_numpy(slot.value), 0)
 
 
+class SameNames(keras.Model):
+    """Keras gives the variables of both layers the same paths."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = ks.SawtoothDense(4, depth=2, name="hidden")
+        self.second = ks.SawtoothDense(5, depth=2, name="hidden")
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+def test_layers_of_one_name_keep_their_own_state():
+    model = SameNames()
+    model(data()[0])
+    model.compile(keras.optimizers.Adam(1e-2, use_ema=True), "mse")
+    variables = model.trainable_variables
+    for step in range(3):
+        rng = np.random.default_rng(step)
+        model.optimizer.apply(
+            [
+                keras.ops.convert_to_tensor(rng.normal(size=v.shape), "float32")
+                for v in variables
+            ],
+            variables,
+        )
+    largest = []
+    for layer in (model.first, model.second):
+        replaced = (
+            layer.region_constraint.peak_logits,
+            layer.region_constraint.amplitude,
+        )
+        known = [
+            np.atleast_2d(slot_array(model.optimizer, v, "velocity", variables))
+            for v in replaced
+        ]
+        largest.append(np.concatenate(known).max(axis=0))
+    ks.release(model)
+    variables = model.trainable_variables
+    for layer, expected in zip((model.first, model.second), largest, strict=True):
+        region = layer.region_constraint
+        bias = region.relu_bias
+        velocity = slot_array(model.optimizer, bias, "velocity", variables)
+        factor = (SENSITIVITY * region.relu_rate) ** 2
+        np.testing.assert_allclose(
+            velocity, np.broadcast_to(factor * expected, bias.shape), rtol=1e-6
+        )
+        average = slot_array(model.optimizer, bias, "average", variables)
+        np.testing.assert_array_equal(average, to_numpy(bias.value))
+
+
 class Unregistered(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return 1e-3
@@ -238,6 +466,36 @@ def test_an_optimizer_that_cannot_be_copied_is_refused_before_any_change():
         ks.release(model)
     assert model.layers[0].constrained
     model.fit(x, y, verbose=0)
+
+
+def test_exclusions_inside_several_optimizers_are_kept():
+    inner = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    inner.exclude_from_weight_decay(var_names=["bias"])
+    several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(inner))
+    model = build(several)
+    several.build(model.trainable_variables)
+    ks.release(model)
+    (inner,) = model.optimizer.optimizers
+    assert not inner._use_weight_decay(model.layers[0].bias)
+    assert inner._use_weight_decay(model.layers[0].kernel)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def optimizer_of(variable):
+    return ONLY
+
+
+ONLY = keras.optimizers.SGD(0.1)
+
+
+def test_a_function_that_picks_optimizers_is_refused():
+    """It would return the optimisers of the old variables again."""
+    several = keras.optimizers.MultiOptimizer(optimizer_of)
+    model = build(several)
+    several.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="`OptimizerMap` instead of a function"):
+        ks.release(model)
+    assert model.layers[0].constrained
 
 
 @pytest.mark.parametrize("swap_on_epoch", [True, False])

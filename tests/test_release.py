@@ -164,6 +164,55 @@ def test_training_goes_on_after_a_release_between_two_fits():
     assert np.any(model.predict(x, verbose=0) != prediction)
 
 
+class Nested(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = build(units=2)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def functional():
+    x = keras.Input((3,))
+    return keras.Model(x, build(units=2)(ks.SawtoothDense(3)(x)))
+
+
+@pytest.mark.parametrize("make", [build, functional, Nested])
+def test_steps_after_a_release_are_those_of_a_model_that_starts_released(make):
+    """Nothing of the constrained phase is left: no gradients, no old function."""
+    x, y = data()
+    model, twin = make(), make()
+    for each in (model, twin):
+        each.compile(keras.optimizers.SGD(0.1), "mse")
+        each.train_on_batch(x, y)
+    ks.release(twin)
+    twin.compile(keras.optimizers.SGD(0.1), "mse")
+
+    class Copy(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                twin.set_weights(self.model.get_weights())
+
+    # In one `fit`, as a new one would clear up after the release.
+    callbacks = [ks.ReleaseConstraints(epoch=1), Copy()]
+    fit(model, epochs=3, callbacks=callbacks, batch_size=32)
+    fit(twin, epochs=2, batch_size=32)
+    for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch keeps lists of parameters")
+@pytest.mark.parametrize("make", [build, functional, Nested])
+def test_torch_lists_the_variables_in_force(make):
+    model = make()
+    model(data()[0])
+    ks.release(model)
+    listed = {id(parameter) for parameter in model.parameters()}
+    assert listed == {id(v.value) for v in model.trainable_variables}
+    model.load_state_dict(model.state_dict())
+
+
 # The callback
 
 

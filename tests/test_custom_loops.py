@@ -1,0 +1,99 @@
+"""The loops in `docs/custom_loops.md`, as they stand there, against `fit`."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sawtooth as ks
+
+pytestmark = pytest.mark.workflow("custom loops")
+
+PAGE = Path(__file__).parents[1] / "docs" / "custom_loops.md"
+MODEL = ("Loops of your own", "")
+STEP = "A `train_step` of your own"
+LOOP = "A loop by hand"
+NAME = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[
+    keras.backend.backend()
+]
+
+
+def code_by_heading():
+    """The Python blocks of the page, by pairs (heading, heading below it)."""
+    code, heading, inside = {}, ("", ""), False
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("```"):
+            inside = line == "```python"
+        elif inside:
+            code[heading] = code.get(heading, "") + line + "\n"
+        elif line.startswith("### "):
+            heading = (heading[0], line[4:])
+        elif line.startswith(("# ", "## ")):
+            heading = (line.split(" ", 1)[1], "")
+    return code
+
+
+CODE = code_by_heading()
+LOOPS = [below for heading, below in CODE if heading == LOOP and NAME in below]
+
+
+def batches():
+    rng = np.random.default_rng(0)
+    # Inside the domain of the layer: at its ends a ReLU gets 0 and rounding errors,
+    # and their signs decide on gradients.
+    x = rng.uniform(-0.5, 0.5, size=(4, 16, 3)).astype("float32")
+    return list(zip(x, np.sin(6 * x[..., :1]), strict=True))
+
+
+def run(*headings):
+    """Run the page's code under these headings; its names afterwards."""
+    keras.utils.set_random_seed(0)
+    names = {"batches": batches()}
+    for heading in headings:
+        exec(compile(CODE[heading], f"{PAGE.name}, {heading}", "exec"), names)
+    return names
+
+
+def fitted(optimizer):
+    model = run(MODEL)["model"]
+    model.compile(optimizer, "mse")
+    x, y = (np.concatenate(part) for part in zip(*batches(), strict=True))
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[ks.ReleaseConstraints(epoch=2)],
+    )
+    return model
+
+
+def assert_same_weights(model, expected):
+    assert not model.layers[1].constrained
+    for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+        # ReLU weights, of up to 40, magnify the rounding errors of what they replace.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_page_has_every_backend():
+    headings = {below for _, below in CODE}
+    for name in ("TensorFlow", "JAX", "PyTorch"):
+        assert (STEP, name) in CODE
+        assert any(below.startswith(name) for below in headings)
+
+
+@pytest.mark.parametrize("heading", LOOPS)
+def test_loop_by_hand(heading):
+    optimizer = "adam"
+    if "of torch" in heading:
+        # Adam of torch counts the steps of new parameters from 1.
+        optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    assert_same_weights(run(MODEL, (LOOP, heading))["model"], fitted(optimizer))
+
+
+def test_train_step_of_ones_own():
+    names = run(MODEL, (STEP, NAME), (STEP, "Any backend"))
+    assert_same_weights(names["model"], fitted("adam"))
