@@ -1,4 +1,7 @@
+import collections
+import json
 import os
+import pathlib
 import tempfile
 
 import keras
@@ -23,6 +26,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--thorough", action="store_true", help="10,000 examples a property"
     )
+    parser.addoption("--workflows", help="write cases by workflow to this file")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -30,6 +34,37 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long: needs --long"))
+
+
+class WorkflowCounts:
+    """Passed and run cases of every workflow and phase; see tests/reliability.py."""
+
+    def __init__(self, path):
+        self.path = path
+        self.counts = collections.defaultdict(lambda: [0, 0])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        marker = item.get_closest_marker("workflow")
+        if marker and (report.when == "call" or report.failed):
+            callspec = getattr(item, "callspec", None)
+            phase = callspec.params.get("phase", "across") if callspec else "across"
+            cases = dict(item.user_properties).get("cases", 1)
+            count = self.counts[f"{marker.args[0]}, {phase}"]
+            if not report.skipped:
+                count[0] += cases * report.passed
+                count[1] += cases
+        return report
+
+    def pytest_sessionfinish(self):
+        pathlib.Path(self.path).write_text(json.dumps(self.counts))
+
+
+def pytest_configure(config):
+    path = config.getoption("--workflows")
+    if path:
+        config.pluginmanager.register(WorkflowCounts(path))
 
 
 @pytest.fixture(autouse=True)

@@ -230,7 +230,7 @@ def assert_refused_or_the_same(model, path, good):
 
 
 @each_phase
-def test_a_flipped_bit_in_the_numbers_of_a_layer(phase, tmp_path):
+def test_a_flipped_bit_in_the_numbers_of_a_layer(phase, tmp_path, record_property):
     """The numbers of every layer are found in the file by their bytes."""
     weights, _, good = files(phase)
     path = tmp_path / "m.weights.h5"
@@ -246,11 +246,13 @@ def test_a_flipped_bit_in_the_numbers_of_a_layer(phase, tmp_path):
             assert refused, (name, position, bit)
             cases += 1
     assert cases >= 40
+    record_property("cases", cases)
 
 
 @each_phase
 @pytest.mark.parametrize("kind", ["weights", "archive"])
-def test_flipped_bits_anywhere(kind, phase, tmp_path):
+def test_flipped_bits_anywhere(kind, phase, tmp_path, record_property):
+    record_property("cases", 60)
     weights, archive, good = files(phase)
     model = build(constrained=phase == "constrained")
     content = weights if kind == "weights" else archive
@@ -409,8 +411,9 @@ def test_the_optimisers_state_is_part_of_the_transaction(tmp_path):
 
 
 @each_phase
-def test_a_damaged_model_is_refused_as_a_whole(phase, tmp_path):
+def test_a_damaged_model_is_refused_as_a_whole(phase, tmp_path, record_property):
     """`load_model` raises; it never returns a model with half of its weights."""
+    record_property("cases", 40)
     _, archive, good = files(phase)
     path = tmp_path / "m.keras"
     for position, bit in positions(archive, 40, 3):

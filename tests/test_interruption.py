@@ -66,7 +66,10 @@ def whole(tmp_path_factory):
     ("release", "points"),
     [("epoch", POINTS), ("plateau", ["batch 2 0", "epoch begin 4", "batch 5 1"])],
 )
-def test_killed_at_every_point_and_started_again(release, points, whole, tmp_path):
+def test_killed_at_every_point_and_started_again(
+    release, points, whole, tmp_path, record_property
+):
+    record_property("cases", len(points))
     for point in points:
         assert finish(tmp_path, release, point) == -signal.SIGKILL, point
     assert finish(tmp_path, release) == 0
@@ -76,7 +79,8 @@ def test_killed_at_every_point_and_started_again(release, points, whole, tmp_pat
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_time(seed, whole, tmp_path):
+def test_killed_at_any_time(seed, whole, tmp_path, record_property):
+    record_property("cases", 4)
     rng = random.Random(seed)
     for _ in range(4):
         process = start(tmp_path, "epoch", "any")

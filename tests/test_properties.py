@@ -69,8 +69,9 @@ def examples(pytestconfig):
     return 10_000 if pytestconfig.getoption("--thorough") else 500
 
 
-def test_every_layer(examples):
+def test_every_layer(examples, record_property):
     """Config, saving, release, gradients and counts; one layer an example."""
+    record_property("cases", examples)
     settings(max_examples=examples)(given(layers_and_inputs())(check_layer))()
 
 
