@@ -77,14 +77,22 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def on_epoch_end(self, epoch, logs=None):
         history = getattr(self.model, "history", None)
-        epochs, records = [], {}
+        epochs, records, directions = [], {}, {}
         if history is not None:
             # `History` comes after all other callbacks and lacks this epoch yet.
             epochs = [*history.epoch, epoch]
             records = {name: list(values) for name, values in history.history.items()}
             for name, value in (logs or {}).items():
                 records.setdefault(name, []).append(value)
-        self._back_up({"epoch": epoch + 1, "epochs": epochs, "history": records})
+            directions = getattr(history, "directions", {})
+        self._back_up(
+            {
+                "epoch": epoch + 1,
+                "epochs": epochs,
+                "history": records,
+                "directions": directions,
+            }
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         pass
@@ -147,6 +155,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             history.history = state["history"]
             # For `ReleaseConstraints`, which has to see these values again.
             history.restored = {k: list(v) for k, v in state["history"].items()}
+            history.directions = state["directions"]
             self._epochs = state["epochs"]
 
     def _discard(self, backups):

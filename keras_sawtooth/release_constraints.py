@@ -3,6 +3,7 @@
 import warnings
 
 import keras
+from keras import ops
 
 from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
@@ -133,6 +134,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_model()
+        self._replay(late=True)
         logs = {} if logs is None else logs
         constrained = bool(constrained_layers(self.model))
         if self.epoch is None and constrained:
@@ -143,13 +145,18 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         if self._missing:
             raise ValueError(self._missing)
 
-    def _replay(self):
+    def _replay(self, late=False):
         """See again what a training that goes on from a backup has seen before."""
         if not self._replayed and self.epoch is None:
             history = getattr(self.model, "history", None)
-            restored = getattr(history, "restored", {})
-            for past, value in enumerate(restored.get(self.monitor, [])):
-                self._watch(past, {self.monitor: value})
+            past = getattr(history, "restored", {}).get(self.monitor, [])
+            direction = getattr(history, "directions", {}).get(self.monitor)
+            if self.mode == "auto" and direction is not None:
+                self.mode = direction
+            elif len(past) == 1 and not late:
+                return  # No plateau yet, and no direction before the first step.
+            for epoch, value in enumerate(past):
+                self._watch(epoch, {self.monitor: value})
         self._replayed = True
 
     def _watch(self, epoch, logs):
@@ -161,6 +168,12 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         self._seen, self._missing = True, None
         stopped_by_others = self.model.stop_training
         super().on_epoch_end(epoch, logs)
+        history = getattr(self.model, "history", None)
+        if history is not None:
+            # For a training that goes on from a backup: metrics that are not built
+            # yet have no direction.
+            direction = "min" if self.monitor_op is ops.less else "max"
+            history.directions = {self.monitor: direction}
         if self.model.stop_training and not stopped_by_others:
             self.model.stop_training = False
             self.stopped_epoch = 0

@@ -45,15 +45,23 @@ def behind_dense(**arguments):
 MODELS = [plain, nested, shared, behind_dense]
 
 
-def trained(build, phase, compiled=True, optimizer="adam"):
-    """A model with a history in its phase, so that every variable has moved."""
-    model = build()
-    model.compile(optimizer, "mse")
+def compiled(model, optimizer="adam", **arguments):
+    # Tracing takes longer than all the steps of these tests, on TensorFlow and JAX.
+    model.compile(optimizer, "mse", run_eagerly=True, **arguments)
+    return model
+
+
+def trained(build, phase, keep=True, optimizer="adam"):
+    """A model with a history in its phase, so that every variable has moved.
+
+    It stays compiled with `keep`.
+    """
+    model = compiled(build(), optimizer)
     continue_training(model)
     if phase == "released":
         ks.release(model)
         continue_training(model)
-    if compiled:
+    if keep:
         return model
     weights = model.get_weights()
     model = build(constrained=phase == "constrained")

@@ -7,6 +7,7 @@ from backend import to_numpy
 from keras import layers
 from models import PHASES
 from models import assert_same_state
+from models import compiled
 from models import continue_training
 from models import data
 from models import phases
@@ -35,7 +36,7 @@ def test_quantised_policies_are_refused(policy):
 @each_phase
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_a_sawtooth_dense_refuses_quantisation(mode, phase):
-    model = trained(plain, phase, compiled=False)
+    model = trained(plain, phase, keep=False)
     x, _ = data()
     before = to_numpy(model(x))
     for quantize in (model.layers[1].quantize, model.quantize):
@@ -47,7 +48,7 @@ def test_a_sawtooth_dense_refuses_quantisation(mode, phase):
 @each_phase
 def test_the_advice_of_the_error_works(phase):
     """The rest of a model is quantised where SawtoothDense is left out."""
-    model = trained(plain, phase, compiled=False)
+    model = trained(plain, phase, keep=False)
     x, _ = data()
     before = to_numpy(model(x))
     model.quantize(
@@ -66,7 +67,7 @@ def test_a_region_constraint_stays_wide_behind_a_quantised_dense(phase, tmp_path
         hidden = ks.RegionConstraint(constrained=constrained)(layers.Dense(16)(x))
         return keras.Model(x, layers.Dense(1)(hidden))
 
-    model = trained(build, phase, compiled=False)
+    model = trained(build, phase, keep=False)
     x, _ = data()
     before = to_numpy(model(x))
     with pytest.warns(UserWarning, match="stays in float32"):
@@ -85,14 +86,14 @@ def test_a_region_constraint_stays_wide_behind_a_quantised_dense(phase, tmp_path
 
 @each_phase
 def test_lora_trains_its_factors_only(phase, tmp_path):
-    model = trained(plain, phase, compiled=False)
+    model = trained(plain, phase, keep=False)
     x, _ = data()
     before = to_numpy(model(x))
     dense = model.layers[1]
     dense.enable_lora(2)
     np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-6)
     kernel = to_numpy(dense._kernel.value)
-    model.compile("adam", "mse")
+    compiled(model)
     continue_training(model, 2)
     np.testing.assert_array_equal(to_numpy(dense._kernel.value), kernel)
     assert np.abs(to_numpy(dense.kernel) - kernel).max() > 0
@@ -111,9 +112,9 @@ def test_lora_trains_its_factors_only(phase, tmp_path):
 def test_lora_through_the_release():
     def build():
         keras.utils.set_random_seed(0)
-        model = trained(plain, "constrained", compiled=False)
+        model = trained(plain, "constrained", keep=False)
         model.layers[1].enable_lora(2)
-        model.compile("adam", "mse")
+        compiled(model)
         return model
 
     inside, between = build(), build()

@@ -47,7 +47,7 @@ def build(constrained=True):
 @functools.cache
 def files(phase):
     """Contents of a good weights file and archive, and the state they hold."""
-    model = trained(build, phase, compiled=False)
+    model = trained(build, phase, keep=False)
     with tempfile.TemporaryDirectory() as directory:
         model.save_weights(f"{directory}/m.weights.h5")
         model.save(f"{directory}/m.keras")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from interrupted import POINTS
 from models import assert_same_state
+from models import compiled
 from models import continue_training
 from models import phases
 from models import plain
@@ -115,7 +116,7 @@ class Crash(keras.callbacks.Callback):
 def train(callbacks, epochs=4):
     keras.utils.set_random_seed(0)
     model = plain()
-    model.compile("adam", "mse", metrics=["mae"])
+    compiled(model, metrics=["mae"])
     return model, continue_training(model, epochs, callbacks=callbacks)
 
 

@@ -8,6 +8,7 @@ from models import MODELS
 from models import PHASES
 from models import assert_same_state
 from models import behind_dense
+from models import compiled
 from models import continue_training
 from models import data
 from models import phases
@@ -44,7 +45,7 @@ def train(best, order=(0, 1), build=plain):
         ),
     ]
     model = build()
-    model.compile("adam", "mse")
+    compiled(model)
     continue_training(model, 5, callbacks=[worsen, *(pair[i] for i in order)])
     return model, worsen
 
@@ -131,7 +132,7 @@ def test_a_checkpoint_of_the_best_weights_knows_its_phase(tmp_path):
             save_weights_only=True,
         )
         model, worsen = plain(), Worsen(best)
-        model.compile("adam", "mse")
+        compiled(model)
         release = ks.ReleaseConstraints(epoch=2)
         continue_training(model, 5, callbacks=[worsen, checkpoint, release])
         fresh = plain()

@@ -12,6 +12,7 @@ from keras import layers
 from models import MODELS
 from models import PHASES
 from models import assert_same_state
+from models import compiled
 from models import continue_training
 from models import data
 from models import phases
@@ -40,7 +41,7 @@ def save_and_load_directory(model, directory):
 def _twin(model, phase):
     twin = keras.models.clone_model(model)
     if model.compiled:
-        twin.compile("adam", "mse")
+        compiled(twin)
         twin.optimizer.build(twin.trainable_variables)
     return twin
 
@@ -71,11 +72,11 @@ FORMATS = [
 
 
 @each_phase
-@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "uncompiled"])
+@pytest.mark.parametrize("keep", [True, False], ids=["compiled", "uncompiled"])
 @pytest.mark.parametrize("save_and_load", FORMATS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
-def test_saved_and_loaded(build, save_and_load, compiled, phase, tmp_path):
-    model = trained(build, phase, compiled)
+def test_saved_and_loaded(build, save_and_load, keep, phase, tmp_path):
+    model = trained(build, phase, keep)
     loaded = save_and_load(model, tmp_path)
     assert set(phases(loaded)) == {phase}
     x, _ = data()
@@ -83,9 +84,9 @@ def test_saved_and_loaded(build, save_and_load, compiled, phase, tmp_path):
         to_numpy(loaded(x)), to_numpy(model(x)), rtol=1e-6, atol=1e-6
     )
     assert_same_state(loaded, model)
-    if not compiled:
+    if not keep:
         for twin in (model, loaded):
-            twin.compile("adam", "mse")
+            compiled(twin)
     # The optimiser's state is there: both take the same next steps.
     for twin in (model, loaded):
         continue_training(twin)
@@ -112,6 +113,7 @@ def test_a_shared_layer_is_saved_and_released_once(phase, tmp_path):
 
 
 @each_phase
+@pytest.mark.filterwarnings("ignore:The `native_serialization`:DeprecationWarning")
 def test_export(phase, tmp_path):
     if BACKEND == "torch":
         pytest.skip("Keras 3.15 exports no SavedModel on torch")
@@ -119,8 +121,9 @@ def test_export(phase, tmp_path):
     model = trained(plain, phase)
     x, _ = data()
     model.export(tmp_path / "model", verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "model")).serve(x)
-    np.testing.assert_allclose(served.numpy(), model.predict(x, verbose=0), atol=1e-5)
+    exported = tf.saved_model.load(str(tmp_path / "model"))
+    served = exported.serve(x).numpy()
+    np.testing.assert_allclose(served, model.predict(x, verbose=0), atol=1e-5)
 
 
 # Across the phases
@@ -146,7 +149,7 @@ def test_constrained_layers_follow_a_released_file(build, name, tmp_path):
 
 
 def test_plain_load_weights_follows_and_says_so(tmp_path):
-    source = trained(plain, "released", compiled=False)
+    source = trained(plain, "released", keep=False)
     path = tmp_path / "m.weights.h5"
     source.save_weights(path)
     model = plain()
@@ -161,7 +164,7 @@ def test_the_optimiser_of_a_model_that_never_trained_follows_too(tmp_path):
     source = trained(plain, "released")
     source.save_weights(tmp_path / "m.weights.h5")
     model = plain()
-    model.compile("adam", "mse")
+    compiled(model)
     ks.load_weights(model, tmp_path / "m.weights.h5")
     assert_same_state(model, source)
 
