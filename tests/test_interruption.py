@@ -62,10 +62,12 @@ def whole(tmp_path_factory):
     return directory
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("release", "points"),
-    [("epoch", POINTS), ("plateau", ["batch 2 0", "epoch begin 4", "batch 5 1"])],
+    [
+        pytest.param("epoch", POINTS, marks=pytest.mark.long),
+        ("plateau", ["batch 2 0", "epoch begin 4", "batch 5 1"]),
+    ],
 )
 def test_killed_at_every_point_and_started_again(
     release, points, whole, tmp_path, record_property

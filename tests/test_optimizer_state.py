@@ -64,7 +64,8 @@ def build(optimizer, dtype=None, **compile_arguments):
             layers.Dense(1, dtype=dtype),
         ]
     )
-    model.compile(optimizer, "mse", **compile_arguments)
+    # Tracing takes longer than these few steps.
+    model.compile(optimizer, "mse", **{"run_eagerly": True, **compile_arguments})
     return model
 
 

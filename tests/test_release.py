@@ -303,7 +303,7 @@ def test_release_on_a_plateau(values, mode, expected):
             logs["measured_loss"] = float(values[epoch])
 
     model = build()
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
     monitor = "loss" if mode == "auto" else "measured_loss"
     if mode == "auto":
         Metric.on_epoch_end = lambda self, epoch, logs: logs.update(
@@ -321,7 +321,7 @@ def test_release_on_a_plateau(values, mode, expected):
 def test_release_on_a_plateau_of_a_validation_metric():
     x, y = data()
     model = build()
-    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"])
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"], run_eagerly=True)
     release = ks.ReleaseConstraints(monitor="val_mae", patience=1)
     history = fit(model, callbacks=[release], validation_data=(x, y)).history
     assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
@@ -329,7 +329,7 @@ def test_release_on_a_plateau_of_a_validation_metric():
 
 def test_a_plateau_leaves_early_stopping_to_early_stopping():
     model = build()
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     stop = keras.callbacks.EarlyStopping(monitor="loss", patience=2, min_delta=1e-3)
     release = ks.ReleaseConstraints(patience=1)
     for callbacks in ([release, stop], [stop, release]):
@@ -338,7 +338,7 @@ def test_a_plateau_leaves_early_stopping_to_early_stopping():
 
 def test_several_fits_in_a_row():
     model = build()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     release = ks.ReleaseConstraints(epoch=3)
     phases = []
     for start in (0, 2, 4):
@@ -352,14 +352,14 @@ def test_several_fits_in_a_row():
 
 def test_the_log_line(capsys):
     model = build()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=1, verbose=1)])
     assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
 
 
 def test_a_model_without_layers_to_release_is_refused_at_the_start():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     before = model.get_weights()
     with pytest.raises(ValueError, match="found no layer to release"):
         fit(model, callbacks=[ks.ReleaseConstraints(epoch=1)])
@@ -369,7 +369,7 @@ def test_a_model_without_layers_to_release_is_refused_at_the_start():
 
 def test_a_monitor_that_is_not_logged_is_refused_after_one_epoch():
     model = build()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     with pytest.raises(ValueError, match=r"monitor='accuracy'.*'loss'"):
         fit(model, callbacks=[ks.ReleaseConstraints(monitor="accuracy")])
     assert int(model.optimizer.iterations) == 4
@@ -380,7 +380,7 @@ def test_a_validation_metric_without_validation():
     release = ks.ReleaseConstraints(monitor="val_loss")
     message = r"monitor='val_loss'.*'loss'"
     model = build()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     with (
         pytest.warns(UserWarning, match=message),
         pytest.raises(ValueError, match=message),
@@ -390,7 +390,7 @@ def test_a_validation_metric_without_validation():
 
 def test_training_for_no_epochs():
     model = build()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     fit(model, epochs=0, callbacks=[ks.ReleaseConstraints(monitor="val_loss")])
     assert model.layers[0].constrained
 
@@ -399,7 +399,7 @@ def test_training_for_no_epochs():
 def test_a_validation_metric_of_every_second_epoch():
     x, y = data()
     model = build()
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     release = ks.ReleaseConstraints(monitor="val_loss", patience=1)
     history = fit(
         model,
@@ -416,7 +416,7 @@ def test_an_unbuilt_model(plain):
     """TensorFlow builds a model in its first step, the others before."""
     hidden = layers.Dense(4) if plain else ks.SawtoothDense(4)
     model = keras.Sequential([hidden, layers.Dense(1)])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     if plain:
         with pytest.raises(ValueError, match="found no layer to release"):
             fit(model, callbacks=[ks.ReleaseConstraints(epoch=1)])
@@ -432,7 +432,7 @@ def test_a_plateau_is_forgotten_with_the_end_of_training():
     release = ks.ReleaseConstraints(patience=1)
     for _ in range(2):
         model = build()
-        model.compile(keras.optimizers.SGD(0.0), "mse")
+        model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
         history = fit(model, epochs=2, callbacks=[release]).history
         assert history["constrained"] == [1.0, 1.0]
 
@@ -445,7 +445,7 @@ def test_vanishing_free_scales_do_not_explode_after_the_release(last):
         )
         layer = model.layers[0]
         layer.amplitude.assign(np.repeat(np.array(scales)[:, None], 4, axis=1))
-        model.compile(keras.optimizers.Adam(1e-3), "mse")
+        model.compile(keras.optimizers.Adam(1e-3), "mse", run_eagerly=True)
         x = np.repeat(np.linspace(-2, 2, 64)[:, None], 4, axis=1)
         before = model.predict(x, verbose=0)
         ks.release(model)
