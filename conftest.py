@@ -1,4 +1,3 @@
-import collections
 import json
 import os
 import pathlib
@@ -26,7 +25,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--thorough", action="store_true", help="10,000 examples a property"
     )
-    parser.addoption("--workflows", help="write cases by workflow to this file")
+    parser.addoption(
+        "--workflows", help="add what became of the workflows to this file"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -36,35 +37,38 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="long: needs --long"))
 
 
-class WorkflowCounts:
-    """Passed and run cases of every workflow and phase; see tests/reliability.py."""
+class WorkflowRecords:
+    """What became of the tests of every workflow; see tests/reliability.py."""
 
     def __init__(self, path):
-        self.path = path
-        self.counts = collections.defaultdict(lambda: [0, 0])
+        self.path = pathlib.Path(path)
+        known = self.path.exists()
+        self.records = json.loads(self.path.read_text()) if known else {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
         marker = item.get_closest_marker("workflow")
-        if marker and (report.when == "call" or report.failed):
+        ran = report.when == "call" and not report.skipped
+        if marker and (ran or report.failed):
             callspec = getattr(item, "callspec", None)
-            phase = callspec.params.get("phase", "across") if callspec else "across"
-            cases = dict(item.user_properties).get("cases", 1)
-            count = self.counts[f"{marker.args[0]}, {phase}"]
-            if not report.skipped:
-                count[0] += cases * report.passed
-                count[1] += cases
+            self.records[item.nodeid] = {
+                "workflow": marker.args[0],
+                "phase": callspec.params.get("phase") if callspec else None,
+                "cases": dict(item.user_properties).get("cases", 1),
+                "passed": report.passed,
+            }
         return report
 
     def pytest_sessionfinish(self):
-        pathlib.Path(self.path).write_text(json.dumps(self.counts))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.records))
 
 
 def pytest_configure(config):
     path = config.getoption("--workflows")
     if path:
-        config.pluginmanager.register(WorkflowCounts(path))
+        config.pluginmanager.register(WorkflowRecords(path))
 
 
 @pytest.fixture(autouse=True)

@@ -126,12 +126,20 @@ def backups(directory):
     return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
 
 
-@pytest.mark.parametrize("first", ["release", "backup"])
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+AT_EPOCH = {"epoch": 2}
+ON_PLATEAU = {"monitor": "mae", "patience": 1, "min_delta": 10.0}
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [{"epoch": 2}, {"monitor": "mae", "patience": 1, "min_delta": 10.0}],
-    ids=lambda arguments: next(iter(arguments)),
+    ("arguments", "epoch", "first"),
+    [
+        (AT_EPOCH, 2, "release"),
+        (AT_EPOCH, 3, "backup"),
+        (ON_PLATEAU, 1, "backup"),
+        (ON_PLATEAU, 2, "release"),
+        (ON_PLATEAU, 2, "backup"),
+        (ON_PLATEAU, 3, "release"),
+    ],
 )
 def test_goes_on_after_a_crash(arguments, epoch, first, tmp_path):
     def callbacks():

@@ -71,10 +71,26 @@ FORMATS = [
 ]
 
 
+# All formats for one model, all models in one format; the rest in long runs.
+SAVED = [
+    pytest.param(
+        build,
+        form,
+        keep,
+        id=f"{build.__name__}-{form.__name__}-{'compiled' if keep else 'uncompiled'}",
+        marks=[]
+        if (build is plain or form is save_and_load_archive)
+        and (keep or build is plain)
+        else pytest.mark.long,
+    )
+    for build in MODELS
+    for form in FORMATS
+    for keep in (True, False)
+]
+
+
 @each_phase
-@pytest.mark.parametrize("keep", [True, False], ids=["compiled", "uncompiled"])
-@pytest.mark.parametrize("save_and_load", FORMATS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("build", "save_and_load", "keep"), SAVED)
 def test_saved_and_loaded(build, save_and_load, keep, phase, tmp_path):
     model = trained(build, phase, keep)
     loaded = save_and_load(model, tmp_path)
