@@ -54,6 +54,13 @@ def checkpoint(path, **arguments):
     return keras.callbacks.ModelCheckpoint(str(path), **arguments)
 
 
+def tensorboard(path):
+    # The callback writes with TensorFlow on every backend.
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("tensorboard")
+    return keras.callbacks.TensorBoard(str(path), histogram_freq=1)
+
+
 CALLBACKS = {
     "weights of every epoch": lambda path: checkpoint(
         path / "{epoch}.weights.h5", save_weights_only=True
@@ -72,16 +79,8 @@ CALLBACKS = {
     "lambda": lambda path: keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: None
     ),
+    "TensorBoard": tensorboard,
 }
-
-
-def tensorboard(path):
-    pytest.importorskip("tensorboard")
-    return keras.callbacks.TensorBoard(str(path), histogram_freq=1)
-
-
-if keras.backend.backend() == "tensorflow":
-    CALLBACKS["TensorBoard"] = tensorboard
 # These change the training or its validation; all others only watch.
 CHANGING = ("rate on a plateau", "scheduler", "moving averages in tests")
 
