@@ -31,8 +31,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     On torch, Keras draws a dropout without `seed` from the random numbers of torch,
     which are not backed up: give it one.
 
-    Put it behind callbacks that change the learning rate at the end of an epoch, and
-    before `SwapEMAWeights(swap_on_epoch=True)`.
+    Put it behind the callbacks that add to the logs or change the learning rate: what
+    they do at the end of an epoch comes too late for its backup otherwise. Only
+    `SwapEMAWeights(swap_on_epoch=True)` belongs behind it. Data in random order
+    (`shuffle=True`) comes in another order after a restart.
 
     Args:
         backup_dir: str or path of a local directory for this training alone.

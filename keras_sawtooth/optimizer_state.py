@@ -58,15 +58,20 @@ def carry_over(optimizer, new, variables, velocities):
             for slot, old in zip(slots[name], value, strict=True):
                 slot.assign(old)
 
-    for variable in variables:
-        if _slot_name(variable, "average") not in values:
-            average = _find_slot(new, variable, "average", variables)
-            if average is not None:
-                average.assign(ops.copy(variable.value))
+    fresh = [v for v in variables if _slot_name(v, "average") not in values]
+    start_averages(new, fresh, variables)
     for variable, velocity in velocities:
         slot = _find_slot(new, variable, "velocity", variables)
         if slot is not None:
             slot.assign(velocity)
+
+
+def start_averages(optimizer, fresh, variables):
+    """Let the moving averages of fresh variables, if any, start at their values."""
+    for variable in fresh:
+        average = _find_slot(optimizer, variable, "average", variables)
+        if average is not None:
+            average.assign(ops.copy(variable.value))
 
 
 def slot_value(optimizer, variable, slot, variables=()):

@@ -353,7 +353,7 @@ class RegionConstraint(keras.layers.Layer):
             self._untrack_variable(variable)
         self.peak_logits = self.amplitude = None
 
-    def constrain(self, replaced=None):
+    def _constrain(self, replaced=None):
         """Take the variables of the constrained phase back, for other values.
 
         The function is not kept: weights that were trained freely are no
@@ -370,15 +370,21 @@ class RegionConstraint(keras.layers.Layer):
             if replaced is None:
                 self._add_constrained_variables()
             else:
-                self.peak_logits, self.amplitude = replaced
                 for variable in replaced:
-                    self._track_variable(variable)
-            self._track_variable(self.slope)
+                    self._track_again(variable)
+                self.peak_logits, self.amplitude = replaced
+            self._track_again(self.slope)
             for variable in relu_variables:
                 self._untrack_variable(variable)
             for field in relu_network.ReluBlocks._fields:
                 setattr(self, f"relu_{field}", None)
         self.constrained = True
+
+    def _track_again(self, variable):
+        # Keras sorts a frozen variable into another list, and forgets to unfreeze it.
+        trainable, variable.trainable = variable.trainable, True
+        self._track_variable(variable)
+        variable.trainable = trainable
 
     @contextlib.contextmanager
     def _unlocked(self):
@@ -411,10 +417,20 @@ class RegionConstraint(keras.layers.Layer):
             )
 
     def save_own_variables(self, store):
+        if not self.built:
+            return
         checked_store.write(store, {v.name: v for v in self.weights})
 
     def load_own_variables(self, store):
         values = checked_store.read(store, self.name)
+        if not self.built:
+            if values:
+                raise ValueError(
+                    f"Layer {self.name!r} is not built yet and cannot take the "
+                    f"variables {sorted(values)} of the file. Build its model, or "
+                    "call it on data, first."
+                )
+            return
         found = {name: value.shape for name, value in values.items()}
         expected = self.variable_shapes(self.constrained)
         follows = self.constrained and found == self.variable_shapes(constrained=False)
@@ -426,9 +442,9 @@ class RegionConstraint(keras.layers.Layer):
             if followers is None:
                 warnings.warn(
                     f"Layer {self.name!r} was constrained and is released now, as "
-                    "its weights in the file are. Compile a model that is "
-                    "compiled again; `keras_sawtooth.load_weights` keeps the state "
-                    "of its optimiser instead.",
+                    "its weights in the file are. Call `compile` before its model "
+                    "trains or predicts again; `keras_sawtooth.load_weights` makes "
+                    "that unnecessary and loads the state of the optimiser, too.",
                     stacklevel=2,
                 )
             else:

@@ -89,7 +89,7 @@ def change_phase(model, layers):
             if layer.constrained:
                 layer.release()
             else:
-                layer.constrain()
+                layer._constrain()
         renew(model, trained, replaced)
 
 
@@ -126,9 +126,17 @@ def renew(model, trained, replaced):
                 trainer.optimizer, optimizer, trainer.trainable_variables, velocities
             )
             trainer.optimizer = optimizer
-        trainer.test_function = trainer.predict_function = None
-        if trainer.train_function is not None:
-            trainer.make_train_function(force=True)
+    forget_variables(model)
+
+
+def forget_variables(model):
+    """Let go of what was traced with, or lists, the variables from before."""
+    for layer in flatten_layers(model):
+        # Also those that are not compiled: they may have predicted.
+        if isinstance(layer, keras.Model):
+            layer.test_function = layer.predict_function = None
+            if layer.train_function is not None:
+                layer.make_train_function(force=True)
     list_torch_parameters(model)
 
 

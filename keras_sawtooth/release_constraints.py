@@ -205,4 +205,5 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
                 "`RegionConstraint`. Put one into the model, or remove the "
                 "callback."
             )
-        copy_optimizer(self.model.optimizer)
+        if self.model.optimizer is not None:
+            copy_optimizer(self.model.optimizer)

@@ -173,10 +173,13 @@ class SawtoothDense(keras.layers.Dense):
             f"Layer {self.name!r} cannot be quantised. Received: {received}. "
             "Quantise a `Dense` layer and put a `RegionConstraint` behind it, or "
             "leave the layer out: `model.quantize(..., filters=lambda layer: not "
-            "isinstance(layer, RegionConstraint))`."
+            "isinstance(layer, RegionConstraint))`. `model.quantize` may have "
+            "quantised layers in front of it: load the model again."
         )
 
     def save_own_variables(self, store):
+        if not self.built:
+            return
         values = {}
         super().save_own_variables(values)
         checked_store.write(store, values)

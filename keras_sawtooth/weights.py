@@ -7,18 +7,19 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.region_constraint import collect_followers
 from keras_sawtooth.release import change_phase
 from keras_sawtooth.release import flatten_layers
-from keras_sawtooth.release import list_torch_parameters
+from keras_sawtooth.release import forget_variables
 from keras_sawtooth.release import renew
 from keras_sawtooth.release import trained_variables
 from keras_sawtooth.release import trainers
 from keras_sawtooth.release import variable_scope
 
 
-def load_weights(model, filepath, **kwargs):
+def load_weights(model, filepath, skip_mismatch=False, **kwargs):
     """Load a weights file in whatever phase it is, whole or not at all.
 
     Does what `model.load_weights` does, and more: constrained layers whose weights
@@ -29,7 +30,8 @@ def load_weights(model, filepath, **kwargs):
     Args:
         model: a built `keras.Model`.
         filepath: str or path of a `.weights.h5`, `.weights.json` or `.keras` file.
-        **kwargs: arguments of `keras.Model.load_weights`, such as `skip_mismatch`.
+        skip_mismatch: bool. As in `keras.Model.load_weights`.
+        **kwargs: further arguments of `keras.Model.load_weights`.
 
     Returns:
         List of the `RegionConstraint` layers that were released to follow the file.
@@ -37,7 +39,7 @@ def load_weights(model, filepath, **kwargs):
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, belongs to another model, holds the
-            constrained weights of a released layer, or NaN or infinite values.
+            constrained weights of a released layer, or NaN values.
 
     Example:
 
@@ -58,6 +60,7 @@ def load_weights(model, filepath, **kwargs):
             f"`load_weights` takes a `keras.Model`. Received: model={model!r}"
         )
     with variable_scope(model):
+        kwargs["skip_mismatch"] = skip_mismatch
         return _load_weights(model, filepath, kwargs)
 
 
@@ -88,18 +91,15 @@ def _load_weights(model, filepath, kwargs):
                 if trainer.optimizer is not None and not trainer.optimizer.built:
                     trainer.optimizer.build(trainer.trainable_variables)
             load(model, filepath, **kwargs)
-        _check_finite(model.weights + _optimizer_variables(model))
+        _refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
-        for layer, variables, constrained in before:
-            if layer.constrained != constrained:
-                layer.constrain(variables[:2])
         for trainer, optimizer in optimizers:
-            if trainer.optimizer is not optimizer:
-                trainer.optimizer = optimizer
-                trainer.test_function = trainer.predict_function = None
-                if trainer.train_function is not None:
-                    trainer.make_train_function(force=True)
-        list_torch_parameters(model)
+            trainer.optimizer = optimizer
+        changed = [item[:2] for item in before if item[0].constrained != item[2]]
+        for layer, variables in changed:
+            layer._constrain(variables[:2])
+        if changed:
+            forget_variables(model)
         for variable, value in values:
             variable.assign(value)
         missing = isinstance(error, FileNotFoundError) and not os.path.exists(filepath)
@@ -127,14 +127,21 @@ def set_weights(model, weights):
     """
     layers = _layers_of_other_phase(model, weights)
     if layers:
-        phase = "released" if layers[0].constrained else "constrained"
         change_phase(model, layers)
+        phases = [
+            f"{layer.path!r} is {'constrained' if layer.constrained else 'released'}"
+            for layer in layers
+        ]
         warnings.warn(
-            f"The weights to be set are of the other phase: the layers "
-            f"{[layer.path for layer in layers]} of {model.name!r} are {phase} now.",
+            f"The weights to be set are of the other phase. In {model.name!r}, "
+            f"{', '.join(phases)} now.",
             stacklevel=2,
         )
     type(model).set_weights(model, weights)
+    for trainer in trainers(model) if layers else ():
+        if trainer.optimizer is not None:
+            changed = [v for layer in layers for v in layer.trainable_variables]
+            start_averages(trainer.optimizer, changed, trainer.trainable_variables)
 
 
 def follow_phases(model):
@@ -194,11 +201,11 @@ def _optimizer_variables(model):
     return [v for o in optimizers if o is not None for v in o.variables]
 
 
-def _check_finite(variables):
+def _refuse_nan(variables):
     for variable in variables:
         if keras.backend.is_float_dtype(variable.dtype):
-            if not bool(keras.ops.all(keras.ops.isfinite(variable.value))):
+            if bool(keras.ops.any(keras.ops.isnan(variable.value))):
                 raise ValueError(
-                    f"The file holds NaN or infinite values for {variable.path!r}. "
+                    f"The file holds NaN values for {variable.path!r}. "
                     "Use one from before the training diverged."
                 )

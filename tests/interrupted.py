@@ -73,7 +73,7 @@ class Kill(keras.callbacks.Callback):
         if self.point == f"batch {int(epoch)} {batch}":
             kill()
         if self.point == "any":
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def on_train_end(self, logs=None):
         if self.point == "train end":

@@ -45,6 +45,16 @@ def test_a_sawtooth_dense_refuses_quantisation(mode, phase):
         np.testing.assert_array_equal(to_numpy(model(x)), before)
 
 
+def test_the_refusal_says_that_layers_before_it_may_be_quantised():
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4), ks.SawtoothDense(4), layers.Dense(1)]
+    )
+    with pytest.raises(ValueError, match="load the model again"):
+        model.quantize("int8")
+    modes = [layer.quantization_mode for layer in model.layers]
+    assert modes == ["int8", None, None]
+
+
 @each_phase
 def test_the_advice_of_the_error_works(phase):
     """The rest of a model is quantised where SawtoothDense is left out."""

@@ -159,3 +159,25 @@ def test_from_config_of_a_layer(phase):
         for weight in twin.weights:
             weight.assign(weight + 1.0)
         np.testing.assert_array_equal(to_numpy(layer(x)), before)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
+)
+@pytest.mark.parametrize("cls", [ks.RegionConstraint, ks.SawtoothDense])
+def test_a_layer_that_is_not_built_yet(cls, copied, phase):
+    arguments = {"units": 4} if cls is ks.SawtoothDense else {}
+    twin = copied(cls(depth=2, constrained=phase == "constrained", **arguments))
+    assert not twin.built
+    twin.build((None, 3))
+    names = [v.name for v in twin.weights]
+    assert ("peak_logits" in names) is (phase == "constrained")
+
+
+def test_a_model_that_is_not_built_yet(tmp_path, phase):
+    layer = ks.SawtoothDense(4, constrained=phase == "constrained")
+    model = keras.Sequential([layer, keras.layers.Dense(1)])
+    with pytest.warns(UserWarning, match="not yet been built"):
+        model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert loaded(np.zeros((2, 3))).shape == (2, 1)

@@ -53,7 +53,7 @@ def train(best, order=(0, 1), build=plain):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
 def test_early_stopping_restores_the_phase_of_the_best_weights(build, order):
-    with pytest.warns(UserWarning, match=r"of the other phase.*constrained now"):
+    with pytest.warns(UserWarning, match=r"of the other phase.*is constrained"):
         model, worsen = train(1, order, build)
     assert set(phases(model)) == {"constrained"}
     for weight, best in zip(model.get_weights(), worsen.weights, strict=True):
@@ -85,6 +85,47 @@ def test_set_weights_follows_both_ways(phase):
     np.testing.assert_allclose(to_numpy(target(x)), to_numpy(source(x)), atol=1e-6)
     continue_training(target)
     assert np.isfinite(target.get_weights()[0]).all()
+
+
+def test_phases_may_change_in_both_directions():
+    first, second = trained(plain, "released"), trained(plain, "released")
+    weights = first.get_weights()
+    ks.ReleaseConstraints(epoch=0).set_model(second)
+    constrained = trained(plain, "constrained").get_weights()
+    with pytest.warns(UserWarning, match="is constrained"):
+        second.set_weights([*constrained[:5], *weights[8:]])
+    assert phases(second) == ["constrained", "released"]
+    with pytest.warns(UserWarning, match=r"is released, .* is constrained"):
+        second.set_weights([*weights[:8], *constrained[5:]])
+    assert phases(second) == ["released", "constrained"]
+
+
+def test_moving_averages_start_at_the_restored_weights():
+    model = plain()
+    compiled(model, keras.optimizers.Adam(use_ema=True))
+    continue_training(model)
+    weights = model.get_weights()
+    ks.release(model)
+    ks.ReleaseConstraints(epoch=0).set_model(model)
+    with pytest.warns(UserWarning, match="of the other phase"):
+        model.set_weights(weights)
+    region = model.layers[1].region_constraint
+    for variable in (region.peak_logits, region.amplitude):
+        average = slot_value(model.optimizer, variable, "average")
+        np.testing.assert_array_equal(to_numpy(average), to_numpy(variable.value))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_layer_that_comes_back_can_be_unfrozen(frozen):
+    layer = ks.RegionConstraint()
+    layer.build((None, 2))
+    layer.release()
+    layer.trainable = not frozen
+    layer._constrain()
+    assert [v.name for v in layer.weights] == ["peak_logits", "amplitude", "slope"]
+    assert [v.trainable for v in layer.weights] == [not frozen] * 3
+    layer.trainable = True
+    assert [v.trainable for v in layer.weights] == [True] * 3
 
 
 @pytest.mark.parametrize("wrong", ["length", "shape"])

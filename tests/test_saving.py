@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -232,6 +233,74 @@ def test_a_custom_layer_that_forgets_the_phase_follows_its_file(tmp_path):
     with pytest.warns(UserWarning, match="is released now"):
         loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert_same_state(loaded, model)
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["compiled", "uncompiled"])
+def test_predictions_that_were_traced_before_follow(keep, tmp_path):
+    """By loading, by a load that fails late, by release and by set_weights."""
+    x, _ = data()
+
+    def build_traced():
+        model = plain()
+        if keep:
+            model.compile("adam", "mse")
+            continue_training(model)
+        model.predict(x, verbose=0)
+        return model
+
+    def assert_follows(model):
+        np.testing.assert_allclose(
+            model.predict(x, verbose=0), to_numpy(model(x)), atol=1e-5
+        )
+
+    path = tmp_path / "m.weights.h5"
+    source = trained(plain, "released", keep)
+    source.save_weights(path)
+    model = build_traced()
+    constrained = model.get_weights()
+    ks.load_weights(model, path)
+    assert_follows(model)
+    ks.ReleaseConstraints().set_model(model)
+    with pytest.warns(UserWarning, match="other phase"):
+        model.set_weights(constrained)
+    assert_follows(model)
+    ks.release(model)
+    model.set_weights([1.3 * w for w in model.get_weights()])
+    assert_follows(model)
+
+    last = "optimizer/vars/3" if keep else "layers/dense/vars/0"
+    with h5py.File(path, "r+") as file:
+        file[last][...] = np.nan
+    model = build_traced()
+    with pytest.raises(ValueError, match="NaN"):
+        ks.load_weights(model, path)
+    model.set_weights([1.3 * w for w in model.get_weights()])
+    assert_follows(model)
+    if keep:
+        before = model.get_weights()
+        continue_training(model)
+        moved = [
+            np.abs(a - b).max()
+            for a, b in zip(before, model.get_weights(), strict=True)
+        ]
+        assert min(moved) > 0
+
+
+def test_skip_mismatch_is_passed_on(tmp_path):
+    source = trained(plain, "released", keep=False)
+    source.save_weights(tmp_path / "m.weights.h5")
+    model = plain(depth=2)
+    ks.ReleaseConstraints().set_model(model)
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        model.load_weights(tmp_path / "m.weights.h5", True)
+    assert phases(model) == ["constrained", "released"]
+
+
+def test_infinite_weights_of_other_layers_are_no_damage(tmp_path):
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2), ks.SawtoothDense(2)])
+    model.layers[0].bias.assign([np.inf, 0])
+    model.save_weights(tmp_path / "m.weights.h5")
+    ks.load_weights(model, tmp_path / "m.weights.h5")
 
 
 def test_load_weights_takes_a_model():
