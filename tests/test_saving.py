@@ -345,7 +345,13 @@ def test_files_of_every_backend_load_here(backend, tmp_path):
         env={**os.environ, "KERAS_BACKEND": backend},
     )
     for phase in PHASES:
-        model = keras.saving.load_model(tmp_path / f"{phase}.keras")
+        path = tmp_path / f"{phase}.keras"
+        if backend == "torch":
+            # A model from torch names torch's own optimiser, as the docs say.
+            model = compiled(keras.saving.load_model(path, compile=False))
+            ks.load_weights(model, path)
+        else:
+            model = keras.saving.load_model(path)
         assert phases(model) == [phase]
         # One epoch further it is where the other backend is one epoch further.
         continue_training(model)
