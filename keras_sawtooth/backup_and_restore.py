@@ -141,10 +141,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             state = json.loads((backup / STATE).read_text())
             if state["sha256"] != _digest(backup / WEIGHTS):
                 raise ValueError(f"{WEIGHTS} has changed since it was written.")
+            # A difference in their number shows before the model is changed.
+            seeds = list(zip(_seed_states(self.model), state["seeds"], strict=True))
             load_weights(self.model, backup / WEIGHTS)
-            for variable, value in zip(
-                _seed_states(self.model), state["seeds"], strict=True
-            ):
+            for variable, value in seeds:
                 variable.assign(np.array(value, variable.dtype))
         except Exception as error:
             raise ValueError(

@@ -215,3 +215,15 @@ def test_a_backup_of_another_model_is_refused(tmp_path):
 def test_a_remote_directory_is_refused():
     with pytest.raises(ValueError, match="gs://bucket"):
         ks.BackupAndRestore("gs://bucket/backup")
+
+
+def test_a_backup_with_other_seed_generators_changes_nothing(tmp_path):
+    backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    train([backup])
+    path = tmp_path / "epoch-00000004" / "state.json"
+    path.write_text(path.read_text().replace('"seeds": []', '"seeds": [[1, 2]]'))
+    model = trained(plain, "constrained")
+    before = state(model)
+    with pytest.raises(ValueError, match="cannot be restored"):
+        continue_training(model, callbacks=[backup])
+    assert_same_state(model, before, atol=0)
