@@ -34,8 +34,10 @@ class RandomSign(keras.initializers.Initializer):
 
     def __call__(self, shape, dtype=None):
         uniform = keras.random.uniform(shape, seed=self._draw_seed)
-        signed = ops.where(uniform < 0.5, -self.value, self.value)
-        return ops.cast(signed, dtype or keras.config.floatx())
+        # A tensor: a Python number would give JAX a weakly typed variable, and
+        # compile every training step twice.
+        value = ops.full(shape, self.value, dtype or keras.config.floatx())
+        return ops.where(uniform < 0.5, -value, value)
 
     def get_config(self):
         return {"value": self.value, "seed": self.seed}

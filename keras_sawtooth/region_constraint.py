@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_sawtooth import checked_store
+from keras_sawtooth import hot_path
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.arguments import check_choice
@@ -210,9 +211,9 @@ class RegionConstraint(keras.layers.Layer):
         slope = self._evaluated(self.slope)
         if self.constrained:
             peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
-            outputs = sawtooth.sawtooth(z, peaks, scales, slope, self.domain)
+            outputs = hot_path.sawtooth(z, peaks, scales, slope, self.domain)
         else:
-            outputs = relu_network.relu_network(z, self.relu_blocks, slope, self.domain)
+            outputs = hot_path.relu_network(z, self.relu_blocks, slope, self.domain)
         return ops.cast(outputs, self.compute_dtype)
 
     @property

@@ -126,7 +126,19 @@ def _neuron_sizes(scales):
     return size
 
 
-def relu_network(z, blocks, slope, domain):
+def layer(hidden, kernel, bias):
+    """The four neurons of a layer, from those of the layer before."""
+    return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
+
+
+def unrolled(layer, hidden, kernel, bias):
+    """`hidden` after all layers, of which compilers see every one."""
+    for i in range(kernel.shape[0]):
+        hidden = layer(hidden, kernel[i], bias[i])
+    return hidden
+
+
+def relu_network(z, blocks, slope, domain, fold=unrolled):
     """The function of free ReLU blocks, `slope * z + output_kernel . h_depth`.
 
     Args:
@@ -134,6 +146,7 @@ def relu_network(z, blocks, slope, domain):
         blocks: `ReluBlocks`.
         slope: tensor `(channels,)`.
         domain: pair of floats; `z` is normalised to it as in `sawtooth`.
+        fold: function like `unrolled`.
 
     Returns:
         Tensor shaped like `z`.
@@ -147,16 +160,12 @@ def relu_network(z, blocks, slope, domain):
     0.4375
     """
     u = sawtooth.normalise(z, domain)
-    # Unrolled on purpose: 16 fused multiply-adds a level vectorise over the
+    # No matrix products: 16 fused multiply-adds a layer vectorise over the
     # channels, small matrix products do not.
-    hidden = [
+    hidden = tuple(
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
-    ]
-    for i in range(blocks.kernel.shape[0]):
-        hidden = [
-            ops.relu(_dot(blocks.kernel[i, j], hidden) + blocks.bias[i, j])
-            for j in range(4)
-        ]
+    )
+    hidden = fold(layer, hidden, blocks.kernel, blocks.bias)
     return slope * z + _dot(blocks.output_kernel, hidden)
 
 

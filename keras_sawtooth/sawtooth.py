@@ -78,7 +78,7 @@ def triangle(w, peak):
     return ops.where(w <= peak, w * (1 / peak), (1 - w) * (1 / (1 - peak)))
 
 
-def waves(u, peaks):
+def waves(u, peaks, triangle=triangle):
     """The first waves `W_0, W_1, ...` at `u`, one for every row of `peaks`.
 
     `W_0 = max(0, T_{a_0}(u))` and `W_i = T_{a_i}(W_{i-1})`. Wave i has `2 ** i`
@@ -87,6 +87,8 @@ def waves(u, peaks):
     Args:
         u: tensor `(..., channels)`, the normalised input.
         peaks: tensor `(depth, channels)`.
+        triangle: function `(w, peak)`, where another one than `triangle` has the
+            same values.
 
     Returns:
         List of `depth` tensors shaped like `u`.
@@ -105,7 +107,7 @@ def waves(u, peaks):
     return result
 
 
-def sawtooth(z, peaks, scales, slope, domain):
+def sawtooth(z, peaks, scales, slope, domain, triangle=triangle):
     """Sawtooth function `slope * z + sum_i s_i W_i(u)` with `2 ** depth` pieces.
 
     Args:
@@ -115,6 +117,7 @@ def sawtooth(z, peaks, scales, slope, domain):
         scales: tensor `(depth, channels)`.
         slope: tensor `(channels,)`.
         domain: pair of floats, the interval of `z` that the pieces cover.
+        triangle: see `waves`.
 
     Returns:
         Tensor shaped like `z`. Outside the domain it is `slope * z`.
@@ -133,6 +136,6 @@ def sawtooth(z, peaks, scales, slope, domain):
     """
     depth = scales.shape[0]
     result = slope * z
-    for i, wave in enumerate(waves(normalise(z, domain), peaks[:depth])):
+    for i, wave in enumerate(waves(normalise(z, domain), peaks[:depth], triangle)):
         result = result + scales[i] * wave
     return result

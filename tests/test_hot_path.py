@@ -1,0 +1,293 @@
+"""The fast derivatives against the plain formulas, and against NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from backend import compiled
+from backend import float32_tensors
+from backend import gradients
+from backend import hessian
+from backend import to_numpy
+from backend import vectorized
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_sawtooth import hot_path
+from keras_sawtooth import relu_network
+from keras_sawtooth import sawtooth
+
+DOMAIN = (-2.0, 2.0)
+# Released layers are cut by rows up to depth 3, and by channels from depth 4 on.
+KINDS = [("constrained", 3), ("released", 3), ("released", 4)]
+
+
+def example(phase, depth, shape, seed=0, peaks=None):
+    """Arrays `(z, *parameters)`, and the two functions of them."""
+    rng = np.random.default_rng(seed)
+    channels = shape[-1]
+    z = rng.uniform(-2.5, 2.5, shape)
+    if peaks is None:
+        peaks = reference.random_peaks(rng, depth, channels)
+    scales = reference.tied_scales(rng.uniform(0.5, 2, channels), peaks)
+    slope = rng.normal(size=channels)
+    if phase == "constrained":
+        return (z, peaks, scales, slope), constrained_fast, constrained_plain
+    blocks = relu_network.relu_blocks(
+        ops.convert_to_tensor(peaks), ops.convert_to_tensor(scales)
+    )
+    # Perturbed, so that no neuron of a tied function is at zero up to rounding.
+    blocks = [to_numpy(b) + rng.normal(scale=0.05, size=b.shape) for b in blocks]
+    return (z, slope, *blocks), released_fast, released_plain
+
+
+def constrained_fast(z, *parameters):
+    return hot_path.sawtooth(z, *parameters, DOMAIN)
+
+
+def constrained_plain(z, *parameters):
+    return sawtooth.sawtooth(z, *parameters, DOMAIN)
+
+
+def released_fast(z, slope, *blocks):
+    return hot_path.relu_network(z, relu_network.ReluBlocks(*blocks), slope, DOMAIN)
+
+
+def released_plain(z, slope, *blocks):
+    return relu_network.relu_network(z, relu_network.ReluBlocks(*blocks), slope, DOMAIN)
+
+
+def weighted_sum(function, weights):
+    """A scalar of the function, whose derivative differs from input to input."""
+
+    def loss(*tensors):
+        y = function(*tensors)
+        return ops.sum(y * ops.cast(weights, y.dtype))
+
+    return loss
+
+
+def assert_same(arrays, fast, plain, rtol=2e-5):
+    """Equal values and gradients, to rounding of the largest in its array."""
+    weights = np.random.default_rng(1).normal(size=arrays[0].shape)
+    results = []
+    for function in (fast, plain):
+        values = compiled(function)(*arrays)
+        loss = weighted_sum(function, weights)
+        results.append([to_numpy(values), *gradients(loss, arrays, compiled=True)])
+    for found, expected in zip(*results, strict=True):
+        assert found.shape == expected.shape
+        largest = np.max(np.abs(expected), initial=1e-30, where=np.isfinite(expected))
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * largest)
+
+
+@pytest.fixture(params=["whole", "in blocks"])
+def blocks(request, monkeypatch):
+    """With small inputs taken whole, as they are, or cut into blocks."""
+    if request.param == "in blocks":
+        cut_small_inputs(monkeypatch)
+    return request.param
+
+
+def cut_small_inputs(monkeypatch):
+    for name in ("SAWTOOTH_BLOCKS", "RELU_NETWORK_BLOCKS"):
+        monkeypatch.setattr(hot_path, name, hot_path.Blocks(number=4, size=1))
+    monkeypatch.setattr(hot_path, "SMALLEST_ROWS", 1)
+    monkeypatch.setattr(hot_path, "SMALLEST_FAST_AXIS", 1)
+
+
+each_kind = pytest.mark.parametrize("phase, depth", KINDS)
+
+
+@pytest.mark.parametrize(
+    "phase, depth", [*KINDS, ("constrained", 1), ("released", 1), ("constrained", 6)]
+)
+def test_values_and_gradients(phase, depth, blocks):
+    arrays, fast, plain = example(phase, depth, (24, 8), seed=depth)
+    assert_same(arrays, fast, plain)
+
+
+@pytest.mark.parametrize("blocks", ["in blocks"], indirect=True)
+@each_kind
+@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (2, 3, 2, 4)])
+def test_any_shape_of_input(phase, depth, shape, blocks):
+    arrays, fast, plain = example(phase, depth, shape)
+    assert_same(arrays, fast, plain)
+
+
+@each_kind
+def test_large_inputs_are_cut_as_they_are(phase, depth):
+    arrays, fast, plain = example(phase, depth, (1024, 256))
+    assert_same(arrays, fast, plain, rtol=1e-4)
+
+
+def test_at_breakpoints_the_derivative_is_one_sided(blocks):
+    depth = 3
+    peaks = np.tile(np.array([[0.5], [0.25], [0.5], [0.5]]), (1, 4))
+    # Exact in binary: every breakpoint of the three waves.
+    u = np.array([float(point) for point, _ in breakpoints(peaks[:depth, 0])])
+    z = np.repeat((4 * u - 2)[:, None], 4, axis=1)
+    arrays, fast, plain = example("constrained", depth, z.shape, peaks=peaks)
+    assert_same((z, *arrays[1:]), fast, plain)
+
+    def derivative(z):
+        parameters = float32_tensors(arrays[1:])
+        return gradients(lambda z: ops.sum(fast(z, *parameters)), [z])[0]
+
+    at, left, right = (derivative(z + step) for step in (0, -(2.0**-12), 2.0**-12))
+    nearest = np.minimum(np.abs(at - left), np.abs(at - right))
+    np.testing.assert_allclose(nearest, 0, atol=1e-5)
+    assert np.abs(left - right).min() > 1e-2
+
+
+def breakpoints(peaks):
+    return reference.exact_waves(reference.exact_peaks(peaks))[-1]
+
+
+@pytest.mark.parametrize("blocks", ["in blocks"], indirect=True)
+@each_kind
+def test_inputs_that_are_no_numbers_spoil_nothing_else(phase, depth, blocks):
+    arrays, fast, plain = example(phase, depth, (8, 4))
+    arrays[0][1, 2] = np.nan
+    assert_same(arrays, fast, plain)
+    arrays[0][2, 1] = np.inf
+    arrays[0][5, 3] = -np.inf
+    y = to_numpy(compiled(fast)(*arrays))
+    np.testing.assert_array_equal(np.isfinite(y), np.isfinite(arrays[0]))
+
+
+@each_kind
+def test_second_derivatives(phase, depth, blocks):
+    (z, *parameters), fast, plain = example(phase, depth, (4, 4))
+
+    def bend(function):
+        def loss(z, last):
+            y = function(z, *float32_tensors(parameters[:-1]), last)
+            return ops.sum(y**2)
+
+        return loss
+
+    found = hessian(bend(fast), [z, parameters[-1]])
+    expected = hessian(bend(plain), [z, parameters[-1]])
+    assert np.max(np.abs(expected[0][1])) > 0.1
+    for found_row, expected_row in zip(found, expected, strict=True):
+        for a, b in zip(found_row, expected_row, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", ["in blocks"], indirect=True)
+@each_kind
+def test_vectorized_over_another_axis(phase, depth, blocks):
+    (z, *parameters), fast, plain = example(phase, depth, (5, 8, 4))
+
+    found = to_numpy(vectorized(lambda z: fast(z, *float32_tensors(parameters)), z))
+    expected = to_numpy(plain(*float32_tensors([z, *parameters])))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    rows=st.integers(0, 40),
+    channels=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=3)
+def test_random_shapes_in_blocks(kind, rows, channels, seed):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        cut_small_inputs(monkeypatch)
+        arrays, fast, plain = example(*kind, (rows, channels), seed)
+        assert_same(arrays, fast, plain, rtol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", ["in blocks"], indirect=True)
+def test_peaks_at_the_margin_lose_no_digits(blocks):
+    peaks = np.tile(np.array([[0.01], [0.99], [0.01], [0.99]]), (1, 4))
+    (z, *parameters), fast, _ = example("constrained", 3, (24, 4), peaks=peaks)
+    # Where the steep side of a triangle does not multiply the rounding of z.
+    z = 4 * np.round(rng_between(0.02, 1, z.shape) * 2**8) / 2**8 - 2
+    expected = reference.sawtooth(z, *parameters, DOMAIN)
+    found = to_numpy(compiled(fast)(z, *parameters))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def rng_between(low, high, shape):
+    return np.random.default_rng(0).uniform(low, high, shape)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
+@each_kind
+def test_unknown_sizes_of_jax_export(phase, depth):
+    import jax
+
+    (z, *parameters), fast, _ = example(phase, depth, (6, 4))
+    (batch,) = jax.export.symbolic_shape("batch")
+    shapes = [(batch, 4), *(p.shape for p in parameters)]
+    arguments = [jax.ShapeDtypeStruct(s, "float32") for s in shapes]
+    exported = jax.export.export(jax.jit(fast))(*arguments)
+    tensors = float32_tensors([z, *parameters])
+    np.testing.assert_allclose(
+        to_numpy(exported.call(*tensors)),
+        to_numpy(fast(*tensors)),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
+def test_derivatives_are_compiled_once_without_jit(monkeypatch):
+    import jax
+
+    cut_small_inputs(monkeypatch)
+    arrays, fast, _ = example("released", 3, (8, 4))
+    loss = weighted_sum(fast, 1.0)
+    gradients(loss, arrays)
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: (
+            compilations.append(event) if "backend_compile" in event else None
+        )
+    )
+    gradients(loss, arrays)
+    assert compilations == []
+
+
+SHAPES = [
+    # shape, by channels, expected number of blocks of at least 8 elements
+    ((64, 8), False, 4),
+    ((64, 8), True, 4),
+    ((6, 8), False, 3),
+    ((7, 8), False, 1),
+    ((64, 6), True, 3),
+    ((64, 7), True, 1),
+    ((2, 8), False, 2),
+    ((4, 16, 8), False, 4),
+    ((1, 4), False, 1),
+    ((0, 4), False, 1),
+    ((None, 8), False, 1),
+    ((None, 8), True, 1),
+]
+
+
+@pytest.mark.parametrize("shape, by_channels, expected", SHAPES)
+def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
+    cut_small_inputs(monkeypatch)
+    monkeypatch.setattr(hot_path, "compiled_for_cpu", lambda: True)
+    blocks = hot_path.Blocks(number=4, size=8)
+    assert hot_path.number_of_blocks(blocks, shape, by_channels) == expected
+    monkeypatch.setattr(hot_path, "compiled_for_cpu", lambda: False)
+    assert hot_path.number_of_blocks(blocks, shape, by_channels) == 1
+
+
+def test_blocks_are_for_compiled_programs_on_cpus():
+    seen = []
+
+    def function(x):
+        seen.append(hot_path.compiled_for_cpu())
+        return x
+
+    compiled(function)(np.zeros(1))
+    function(np.zeros(1))
+    expected = {"jax": [True, True], "tensorflow": [True, False]}
+    assert seen == expected.get(keras.backend.backend(), [False, False])

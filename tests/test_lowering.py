@@ -1,0 +1,71 @@
+"""What XLA makes of the layers, from the text and the memory of its programs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import programs
+import pytest
+
+import keras_sawtooth as ks
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="reads programs of XLA"
+)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 12])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_forward_is_one_fused_loop_behind_the_product(depth, constrained):
+    dense = keras.layers.Dense(programs.UNITS, activation="relu")
+    layer = ks.SawtoothDense(programs.UNITS, depth=depth, constrained=constrained)
+    for candidate in (dense, layer):
+        candidate.build((None, programs.UNITS))
+        steps = programs.full_size_steps(programs.forward_text(candidate))
+        assert steps == ["product", "loop"]
+
+
+@pytest.fixture(scope="module")
+def temporaries():
+    """By kind of layer: temporaries of models of 1 and 3 layers, in tensors."""
+    run = subprocess.run(
+        [sys.executable, Path(programs.__file__)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("kind", ["constrained", "released"])
+def test_a_step_needs_three_tensors_more_than_relu(temporaries, kind):
+    assert temporaries[kind][0] <= temporaries["dense"][0] + 3
+
+
+@pytest.mark.parametrize("kind", ["constrained", "released"])
+def test_the_gradient_keeps_the_pre_activation_alone(temporaries, kind):
+    """`relu` keeps its output, from which it knows its sign; here both are kept."""
+
+    def a_layer(kind):
+        return (temporaries[kind][1] - temporaries[kind][0]) / 2
+
+    assert a_layer(kind) <= a_layer("dense") + 1.1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads a JAX program")
+@pytest.mark.parametrize("batch", [32, 1024])
+def test_gradients_of_deep_networks_are_loops(batch):
+    """Unrolled, at depth 5 and batch 32 XLA's program took a thousand times longer."""
+    layer = ks.SawtoothDense(64, depth=5, constrained=False)
+    layer.build((None, 64))
+    assert " while(" in programs.gradient_text(layer, (batch, 64))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
+def test_no_variable_is_weakly_typed():
+    """Such a variable is strongly typed after a step, and JAX compiles it again."""
+    layer = ks.SawtoothDense(4)
+    layer.build((None, 4))
+    variables = layer.weights
+    layer.release()
+    assert not any(v.value.weak_type for v in [*variables, *layer.weights])
