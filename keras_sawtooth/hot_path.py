@@ -71,8 +71,12 @@ def relu_network(z, blocks, slope, domain):
     return function(z, slope, *blocks)
 
 
-# Cached, so that JAX compiles their derivatives once where nothing else is jitted.
-@functools.cache
+# JAX compiles the derivative of one function once, where nothing else is jitted.
+# `torch.compile` warns of a cache, and needs none.
+_once = functools.cache if keras.backend.backend() == "jax" else lambda make: make
+
+
+@_once
 def _sawtooth_on(domain):
     def function(z, peaks, scales, slope):
         return plain_sawtooth.sawtooth(z, peaks, scales, slope, domain, triangle)
@@ -80,7 +84,7 @@ def _sawtooth_on(domain):
     return function
 
 
-@functools.cache
+@_once
 def _relu_network_on(domain, fold):
     def function(z, slope, *blocks):
         blocks = plain_relu_network.ReluBlocks(*blocks)
@@ -192,7 +196,7 @@ if keras.backend.backend() == "jax":
 
         return whole
 
-    @functools.cache
+    @_once
     def in_row_blocks(function, like, number):
         def derivative(primals, tangents):
             z, *parameters = primals
@@ -209,7 +213,7 @@ if keras.backend.backend() == "jax":
             derivative = functools.partial(_jvp, like)
         return _differentiated(function, derivative)
 
-    @functools.cache
+    @_once
     def in_channel_blocks(function, number):
         def derivative(primals, tangents):
             dy = jax.lax.map(

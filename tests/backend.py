@@ -88,28 +88,21 @@ def hessian(function, arrays):
         import tensorflow as tf
 
         @tf.function(jit_compile=True)
-        def rows(tensors):
-            with tf.GradientTape(persistent=True) as outer:
+        def row(direction):
+            with tf.GradientTape() as outer:
                 outer.watch(tensors)
                 with tf.GradientTape() as inner:
                     inner.watch(tensors)
                     value = function(*tensors)
                 first = inner.gradient(value, tensors)
-                elements = [tf.unstack(tf.reshape(f, [-1])) for f in first]
-            return [
-                [
-                    tf.stack(
-                        [
-                            outer.gradient(e, t, unconnected_gradients="zero")
-                            for e in elements[i]
-                        ]
-                    )
-                    for t in tensors
-                ]
-                for i in range(len(tensors))
-            ]
+                flat = tf.concat([tf.reshape(f, [-1]) for f in first], 0)
+                along = tf.reduce_sum(flat * direction)
+            return outer.gradient(along, tensors, unconnected_gradients="zero")
 
-        rows = rows(tensors)
+        sizes = [int(tf.size(t)) for t in tensors]
+        all_rows = [row(direction) for direction in tf.eye(sum(sizes))]
+        columns = [np.stack(column) for column in zip(*all_rows, strict=True)]
+        rows = zip(*(np.split(c, np.cumsum(sizes)[:-1]) for c in columns), strict=True)
     else:
         import torch
 
