@@ -1,5 +1,7 @@
 """Tables and pictures of `speed.py`, from its results alone."""
 
+from tables import markdown
+
 # Largest ratios to `Dense(relu)` that are good enough, by phase and units:
 # forward pass and training step under XLA.
 TARGETS = {
@@ -13,14 +15,6 @@ TARGETS = {
 TORCH_TARGETS = {"constrained": 1.5, "released": 3.0}
 # Further temporaries of a training step, as multiples of the pre-activations.
 MEMORY_TARGET = 3
-
-
-def markdown(header, rows):
-    """A table, without the columns that are empty."""
-    columns = [column for column in zip(header, *rows, strict=True) if any(column[1:])]
-    header, *rows = zip(*columns, strict=True)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def number(value, digits=2):

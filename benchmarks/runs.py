@@ -1,0 +1,85 @@
+"""Results of training runs: stored one by one, so that a killed benchmark goes on."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+
+RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parents[1] / "docs" / "images"
+
+
+class Runs:
+    """A JSON file of results; what stands in it is not computed again.
+
+    Example: `runs(train, set="energy", rate=0.01)` calls
+    `train(set="energy", rate=0.01)`, which returns a dict of numbers and lists, and
+    files it under "set=energy rate=0.01", with its seconds.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.results = {"about": about(), "runs": {}}
+        if self.path.exists():
+            self.results = json.loads(self.path.read_text())
+
+    def __call__(self, train, **settings):
+        key = " ".join(f"{name}={value}" for name, value in settings.items())
+        runs = self.results["runs"]
+        if key not in runs:
+            print(f"{len(runs) + 1:4}  {key}", end="", flush=True)
+            started = time.perf_counter()
+            result = train(**settings)
+            seconds = round(time.perf_counter() - started, 1)
+            runs[key] = {**result, "seconds": seconds}
+            self.write()
+            print(f"  {seconds} s", flush=True)
+        return runs[key]
+
+    def write(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # A kill while writing must not take the earlier results along.
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(self.results, indent=1) + "\n")
+        unfinished.replace(self.path)
+
+
+def about():
+    return {
+        "backend": keras.backend.backend(),
+        "keras": keras.version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+class Progress(keras.callbacks.Callback):
+    """The epochs of the current run, behind its name, where a terminal looks on."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if sys.stdout.isatty() and epoch % 20 == 0:
+            text = f"  epoch {epoch} of {self.params['epochs']}"
+            print(text + "\b" * len(text), end="", flush=True)
+
+
+def parse_arguments(description, name, add_arguments=None):
+    """The arguments all benchmarks share: where results go, and `--quick`."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny runs, stored nowhere"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS / f"{name}.json")
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    if add_arguments:
+        add_arguments(parser)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        folder = Path(tempfile.mkdtemp())
+        arguments.output = folder / arguments.output.name
+        arguments.pictures = folder
+    return arguments
