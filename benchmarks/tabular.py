@@ -1,0 +1,193 @@
+"""Regression tables with fixed splits, and training runs over many splits at once."""
+
+from typing import NamedTuple
+
+import keras
+import members
+import numpy as np
+import runs
+
+import keras_sawtooth as ks
+
+UNITS = 50
+BATCH_SIZE = 64
+# Only kernels decay: a bias, a slope or a peak has no reason to be small.
+NOT_DECAYED = ["bias", "alpha", "peak_logits", "amplitude", "slope", "relu_"]
+
+
+class Table(NamedTuple):
+    x: np.ndarray  # (rows, features)
+    y: np.ndarray  # (rows,)
+    test_rows: list  # of row numbers, one list a split
+
+
+class Part(NamedTuple):
+    """Rows to train or to judge on, `(rows, members, features or 1)`.
+
+    Members with fewer rows are filled up with some of their own rows.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    rows: list  # how many rows a member has
+
+
+def load(folder):
+    """A folder's `data.csv`, target last, and `test_rows.txt`, one line a split."""
+    data = np.loadtxt(folder / "data.csv", delimiter=",", skiprows=1)
+    lines = (folder / "test_rows.txt").read_text().splitlines()
+    splits = [np.array(line.split(), int) for line in lines if line.strip()]
+    return Table(data[:, :-1], data[:, -1], splits)
+
+
+def parts(table, splits, validation, seeds=1):
+    """Standardised parts to train and to judge on, and the target's deviations.
+
+    Args:
+        table: a `Table`.
+        splits: list of int, the splits to use; every one `seeds` times.
+        validation: bool. Judge on a fifth of the training part, and leave the test
+            part alone.
+        seeds: int. Members a split; they see their rows in different orders.
+
+    Returns:
+        Two `Part`s and an array `(members,)`, in the target's unit.
+    """
+    train, judged, deviations = [], [], []
+    for split in splits:
+        held_out = table.test_rows[split]
+        rows = np.setdiff1d(np.arange(len(table.x)), held_out)
+        if validation:
+            rows = np.random.default_rng(split).permutation(rows)
+            n = len(rows) // 5
+            rows, held_out = rows[n:], rows[:n]
+        x, y = table.x[rows], table.y[rows, None]
+        moments = [(a.mean(axis=0), a.std(axis=0)) for a in (x, y)]
+        # A feature that never changes says nothing.
+        moments = [(mean, np.where(std > 0, std, 1)) for mean, std in moments]
+        for seed in range(seeds):
+            order = np.random.default_rng([split, seed]).permutation(rows)
+            for part, numbers in ((train, order), (judged, held_out)):
+                values = table.x[numbers], table.y[numbers, None]
+                part.append(
+                    [
+                        (a - mean) / std
+                        for a, (mean, std) in zip(values, moments, strict=True)
+                    ]
+                )
+            deviations.append(moments[1][1][0])
+    return stack(train), stack(judged), np.array(deviations)
+
+
+def stack(tables):
+    rows = [len(x) for x, _ in tables]
+    x, y = (
+        np.stack([np.resize(a, (max(rows), a.shape[1])) for a in arrays], axis=1)
+        for arrays in zip(*tables, strict=True)
+    )
+    return Part(x.astype("float32"), y.astype("float32"), rows)
+
+
+def hidden(model, n_members, units, kernel_initializer=None, **arguments):
+    """A hidden layer of `model`: its name in the tables. Returns layers."""
+    if model == "kan":
+        return [Copies(n_members, units)]
+    if model.startswith("sawtooth"):
+        # `SawtoothDense`, taken apart for the members' axis.
+        activation = ks.RegionConstraint(**arguments)
+        initializer = "lecun_normal"
+    else:
+        activation = {
+            "relu": keras.layers.ReLU,
+            "gelu": lambda: keras.layers.Activation("gelu"),
+            "prelu": keras.layers.PReLU,
+        }[model]()
+        initializer = "glorot_uniform"
+    return [
+        members.dense(n_members, units, kernel_initializer or initializer),
+        members.pointwise(activation, n_members, units),
+    ]
+
+
+class Copies(keras.layers.Layer):
+    """A `KANLinear` for every member: it has no members' axis of its own."""
+
+    def __init__(self, n_members, units):
+        super().__init__()
+        from keras_efficient_kan import KANLinear
+
+        self.copies = [KANLinear(units) for _ in range(n_members)]
+
+    def build(self, input_shape):
+        for copy in self.copies:
+            copy.build((input_shape[0], input_shape[-1]))
+
+    def call(self, inputs):
+        outputs = [copy(inputs[:, m]) for m, copy in enumerate(self.copies)]
+        return keras.ops.stack(outputs, axis=1)
+
+
+def train(
+    train,
+    judged,
+    deviations,
+    *,
+    model,
+    layers,
+    rate,
+    weight_decay,
+    steps,
+    batch_size=BATCH_SIZE,
+    release=0.5,
+    **arguments,
+):
+    """Train all members; RMSE in the target's unit on the part that judges.
+
+    Args:
+        model: name of the hidden layers, see `hidden`.
+        layers: int. Number of hidden layers.
+        rate: float. Peak of the learning rate, which follows a cosine to zero.
+        steps: int. About how many training steps; at least two epochs.
+        release: float. Share of the epochs after which sawtooth layers are
+            released.
+        **arguments: of the `RegionConstraint`.
+
+    Returns:
+        Dict: RMSE of every member, and the parameters of one.
+    """
+    keras.utils.set_random_seed(0)
+    n_members = train.x.shape[1]
+    network = keras.Sequential([keras.Input(train.x.shape[1:])])
+    for _ in range(layers):
+        for layer in hidden(model, n_members, UNITS, **arguments):
+            network.add(layer)
+    network.add(members.dense(n_members, 1))
+    batches = -(-len(train.x) // batch_size)
+    epochs = max(2, round(steps / batches))
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(rate, epochs * batches),
+        weight_decay=weight_decay,
+    )
+    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    network.compile(optimizer, loss=members.squared_error)
+    callbacks = [runs.Progress()]
+    if model == "sawtooth released":
+        callbacks.append(ks.ReleaseConstraints(epoch=round(release * epochs)))
+    network.fit(
+        train.x,
+        train.y,
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    outputs = network.predict(judged.x, batch_size=4096, verbose=0)
+    errors = (outputs.astype("float64") - judged.y)[..., 0]
+    rmse = [
+        float(deviations[m] * np.sqrt(np.mean(errors[:rows, m] ** 2)))
+        for m, rows in enumerate(judged.rows)
+    ]
+    return {
+        "rmse": [round(e, 5) for e in rmse],
+        "parameters": network.count_params() // n_members,
+    }

@@ -1,0 +1,182 @@
+"""Is it a better hidden layer? UCI regression on fixed splits, six layers side by side.
+
+Takes every folder in DIR that has a `data.csv` (header, target last) and a
+`test_rows.txt` (one line a split: the row numbers of its test part):
+
+    python benchmarks/uci.py --data-dir DIR [--sets energy concrete] [--quick]
+
+One and two hidden layers of 50 units, batches of 64, AdamW with a cosine to zero.
+Learning rate, weight decay and number of steps are chosen for every model alike, one
+after the other, by the RMSE on a fifth of the training parts of the first three
+splits. What was chosen is then trained on all training parts, and judged once on the
+test parts. Sawtooth layers have their default arguments; "released" layers are
+released after half of the epochs.
+
+Prints mean and standard error of the RMSE over the splits in the target's unit, and
+the mean difference to `Dense(relu)` split by split. Writes
+benchmarks/results/uci/SET.json and docs/images/uci.png. `keras-efficient-kan` takes
+part where it is installed.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import numpy as np
+import tabular
+from runs import RESULTS
+from runs import Runs
+from runs import parse_arguments
+from tables import markdown
+
+MODELS = ("relu", "gelu", "prelu", "kan", "sawtooth constrained", "sawtooth released")
+LAYERS = (1, 2)
+# The first value of each stands while the ones before it are chosen.
+GRID = {
+    "rate": (1e-2, 1e-3, 3e-3, 3e-2),
+    "weight_decay": (0.0, 0.03, 0.3),
+    "steps": (4000, 12000),
+}
+QUICK_GRID = {"rate": (1e-2, 1e-3), "weight_decay": (0.0,), "steps": (4,)}
+VALIDATION_SPLITS = (0, 1, 2)
+VALIDATION_SEEDS = 2
+
+
+def choose(grid, error):
+    """The settings with the least `error(**settings)`, one name after the other."""
+    chosen = {name: values[0] for name, values in grid.items()}
+    for name, values in grid.items():
+        chosen[name] = min(values, key=lambda v, name=name: error(**chosen | {name: v}))
+    return chosen
+
+
+def run_set(runs, table, models, grid):
+    """Search and final training of all models on one set."""
+    validation = tabular.parts(table, VALIDATION_SPLITS, True, VALIDATION_SEEDS)
+    test = tabular.parts(table, range(len(table.test_rows)), False)
+
+    def trainer(parts):
+        return lambda part, **settings: tabular.train(*parts, **settings)
+
+    for layers in LAYERS:
+        for model in models:
+            names = {"model": model, "layers": layers}
+
+            def error(names=names, **settings):
+                result = runs(
+                    trainer(validation), part="validation", **names, **settings
+                )
+                return np.mean(result["rmse"])
+
+            chosen = choose(grid, error)
+            final = runs(trainer(test), part="test", **names, **chosen)
+            final.update(chosen, validation=round(float(error(**chosen)), 5))
+            runs.write()
+
+
+def finals(results):
+    """The results on the test parts, by model and layers."""
+    found = {}
+    for key, result in results["runs"].items():
+        if key.startswith("part=test"):
+            name, layers = key.removeprefix("part=test model=").split(" layers=")
+            found[name, int(layers.split()[0])] = result
+    return found
+
+
+def mean_and_error(values):
+    return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+
+
+def report(name, results):
+    """Table of one set."""
+    found = finals(results)
+    rows = []
+    for (model, layers), result in found.items():
+        test, error = mean_and_error(result["rmse"])
+        relu = found["relu", layers]["rmse"]
+        difference = np.subtract(result["rmse"], relu)
+        against = ""
+        if model != "relu":
+            against = "{:+.4f} ± {:.4f}".format(*mean_and_error(difference))
+        rows.append(
+            [
+                f"{layers} of {model}",
+                f"{result['rate']:g}",
+                f"{result['weight_decay']:g}",
+                f"{result['steps']}",
+                f"{result['parameters']}",
+                f"{result['seconds']:.0f}",
+                f"{result['validation']:.4f}",
+                f"{test:.4f} ± {error:.4f}",
+                against,
+            ]
+        )
+    header = ["layers", "rate", "decay", "steps", "parameters", "seconds"]
+    header += ["validation", "test RMSE", "less relu"]
+    return f"## {name}\n\n{markdown(header, rows)}\n"
+
+
+def draw(sets, path):
+    """Test RMSE of every model and set, with standard errors."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(sets), figsize=(3 * len(sets) + 1, 3.6), sharey=True, squeeze=False
+    )
+    for axis, (name, results) in zip(axes[0], sets.items(), strict=True):
+        found = finals(results)
+        models = list(dict.fromkeys(model for model, _ in found))
+        for layers, marker in zip(LAYERS, ("o", "s"), strict=True):
+            moments = [mean_and_error(found[model, layers]["rmse"]) for model in models]
+            mean, error = np.transpose(moments)
+            axis.errorbar(
+                mean,
+                np.arange(len(models)) + 0.15 * (2 * layers - 3),
+                xerr=error,
+                fmt=marker,
+                label=f"{layers} hidden",
+            )
+        axis.set_yticks(range(len(models)), models)
+        axis.set_title(name)
+        axis.set_xlabel("test RMSE")
+        axis.grid(alpha=0.3)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(fontsize="small")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    def add_arguments(parser):
+        parser.set_defaults(output=RESULTS / "uci")
+        parser.add_argument("--data-dir", type=Path, required=True)
+        parser.add_argument("--sets", nargs="+", help="folders to take; all of them")
+
+    arguments = parse_arguments(__doc__, "uci", add_arguments)
+    names = arguments.sets or sorted(
+        path.parent.name for path in arguments.data_dir.glob("*/data.csv")
+    )
+    models, grid = MODELS, GRID
+    if importlib.util.find_spec("keras_efficient_kan") is None:
+        models = [model for model in models if model != "kan"]
+    if arguments.quick:
+        names, grid = names[:1], QUICK_GRID
+        models = [model for model in models if model in ("relu", "sawtooth released")]
+    sets = {}
+    for name in names:
+        print(f"{name}:")
+        runs = Runs(arguments.output / f"{name}.json")
+        run_set(runs, tabular.load(arguments.data_dir / name), models, grid)
+        sets[name] = runs.results
+    print()
+    for name, results in sets.items():
+        print(report(name, results))
+    draw(sets, arguments.pictures / "uci.png")
+
+
+if __name__ == "__main__":
+    main()
