@@ -1,0 +1,223 @@
+"""One-dimensional functions, 30 seeds: how close does a network of width 4 come?
+
+Tables 1 to 3 of Milkert, Hyde and Laine (ICML 2025, arXiv 2311.18022): networks of
+width 4 and depth 5 on [0, 1], trained on 500 points (x^3, x^11) or on 10 (and
+judged on 10 others), with five ways to begin:
+
+    python benchmarks/paper_1d.py [--quick]
+
+One recipe for every function and row: full batches, Adam(beta_1 = beta_2 = 0.95),
+22,000 steps, the learning rate rising for 200 steps and falling to zero along a
+cosine; its peak is chosen for every row by the training error (geometric mean over
+seeds and functions). Sawtooth layers have the domain (0, 1), otherwise default
+arguments, and are released after 2,000 steps.
+
+Prints the tables beside the published figures, and beside the best function of 32
+pieces. Writes benchmarks/results/paper_1d.json and docs/images/paper_1d_*.png.
+"""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import free_knots
+import keras
+import members
+import numpy as np
+import paper_1d_report
+from runs import Progress
+from runs import Runs
+from runs import parse_arguments
+
+import keras_sawtooth as ks
+
+FUNCTIONS = {
+    "x^3": lambda x: x**3,
+    "x^11": lambda x: x**11,
+    "sin x": np.sin,
+    "tanh 3x": lambda x: np.tanh(3 * x),
+}
+DENSE = ("x^3", "x^11")
+TASKS = {"sparse": tuple(FUNCTIONS), "dense": DENSE}
+ROWS = ("He", "RAAI", "no constrained phase", "free scales", "tied scales")
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+WIDTH, DEPTH, SEEDS = 4, 5, 30
+STEPS, CONSTRAINED_STEPS, WARM_UP_STEPS = 22_000, 2_000, 200
+STEPS_PER_EPOCH = 100
+
+
+def points(task):
+    """Where to train and where to judge: two arrays on [0, 1]."""
+    if task == "sparse":
+        return np.linspace(0, 1, 10), (np.arange(10) + 0.5) / 10
+    return np.linspace(0, 1, 500), np.linspace(0, 1, 4001)
+
+
+def values(x, functions, seeds):
+    """`x` and the functions of it for every member, `(points, members, 1)`."""
+    y = np.stack([FUNCTIONS[name](x) for name in functions], axis=1)
+    y = np.repeat(y, seeds, axis=1)[..., None]
+    return np.broadcast_to(x[:, None, None], y.shape).astype("float32"), y
+
+
+def relu_network(n_members, depth):
+    """`depth` layers of 4 ReLU units for every member, He initialisation."""
+    layers = []
+    for _ in range(depth):
+        layers += [members.dense(n_members, WIDTH, "he_normal"), keras.layers.ReLU()]
+    layers.append(members.dense(n_members, 1, "he_normal"))
+    return keras.Sequential([keras.Input((n_members, 1)), *layers])
+
+
+def randomise_asymmetrically(model):
+    """RAAI (Lu, Shin, Su and Karniadakis, 2019) for all hidden layers.
+
+    The weights and the bias of a neuron are normal(0, 0.6007 / sqrt(inputs)), and one
+    of them, at random, is from Beta(2, 1): it is positive, so fewer neurons die.
+    """
+    rng = np.random.default_rng(0)
+    for layer in [layer for layer in model.layers if layer.weights][:-1]:
+        n_members, inputs, units = layer.kernel.shape
+        drawn = rng.normal(0, 0.6007 / np.sqrt(inputs), (n_members, inputs + 1, units))
+        chosen = rng.integers(inputs + 1, size=(n_members, 1, units))
+        beta = rng.beta(2, 1, chosen.shape)
+        np.put_along_axis(drawn, chosen, beta, axis=1)
+        layer.set_weights([drawn[:, :-1], drawn[:, -1]])
+
+
+def sawtooth_network(n_members, depth, **arguments):
+    """A channel for every member."""
+    constraint = ks.RegionConstraint(depth, domain=(0, 1), **arguments)
+    return keras.Sequential(
+        [keras.Input((n_members, 1)), members.pointwise(constraint, n_members, 1)]
+    )
+
+
+def build(row, n_members, depth):
+    if row == "He":
+        return relu_network(n_members, depth)
+    if row == "RAAI":
+        model = relu_network(n_members, depth)
+        randomise_asymmetrically(model)
+        return model
+    scales = "free" if row == "free scales" else "tied"
+    constrained = row != "no constrained phase"
+    return sawtooth_network(n_members, depth, scales=scales, constrained=constrained)
+
+
+class Curve(keras.callbacks.Callback):
+    """Mean squared error of every member on the training points, now and then."""
+
+    def __init__(self, x, y, epochs):
+        super().__init__()
+        self.x, self.y, self.every = x, y, max(1, epochs // 55)
+        self.steps, self.errors = [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0 or epoch < 10:
+            self.steps.append((epoch + 1) * STEPS_PER_EPOCH)
+            self.errors.append(members.mean_squared_errors(self.model, self.x, self.y))
+
+
+def train(task, row, rate, functions, seeds, depth, steps):
+    """All seeds of all functions; errors as lists `[function][seed]`."""
+    keras.utils.set_random_seed(0)
+    x, y = values(points(task)[0], functions, seeds)
+    x_test, y_test = values(points(task)[1], functions, seeds)
+    model = build(row, x.shape[1], depth)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        1e-2 * rate,
+        steps - WARM_UP_STEPS,
+        warmup_target=rate,
+        warmup_steps=WARM_UP_STEPS,
+    )
+    model.compile(keras.optimizers.Adam(schedule, 0.95, 0.95), members.squared_error)
+    epochs = steps // STEPS_PER_EPOCH
+    curve = Curve(x, y, epochs)
+    callbacks = [Progress(), curve]
+    released_at = []
+    if row in ("free scales", "tied scales"):
+        epoch = CONSTRAINED_STEPS * epochs // STEPS
+        before = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda e, logs: (
+                e == epoch
+                and released_at.extend(
+                    members.mean_squared_errors(model, x_test, y_test)
+                )
+            )
+        )
+        callbacks += [before, ks.ReleaseConstraints(epoch=epoch)]
+    # Many full batches an epoch: what Keras does between epochs takes longer.
+    copies = (STEPS_PER_EPOCH, 1, 1)
+    model.fit(
+        *(np.tile(x, copies), np.tile(y, copies)),
+        epochs=epochs,
+        batch_size=len(x),
+        shuffle=False,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+    def by_function(errors):
+        errors = np.reshape(errors, (len(functions), seeds))
+        return [[float(f"{e:.4g}") for e in row] for row in errors]
+
+    curves = np.reshape(curve.errors, (-1, len(functions), seeds))
+    return {
+        "train": by_function(members.mean_squared_errors(model, x, y)),
+        "test": by_function(members.mean_squared_errors(model, x_test, y_test)),
+        "released_at": [float(f"{e:.4g}") for e in released_at],
+        "curve_steps": curve.steps,
+        # Lowest, median and highest of the seeds, `[function][point]`.
+        "curves": [
+            [[float(f"{e:.3g}") for e in function] for function in statistic(curves).T]
+            for statistic in (
+                lambda c: c.min(axis=-1),
+                lambda c: np.median(c, axis=-1),
+                lambda c: c.max(axis=-1),
+            )
+        ],
+    }
+
+
+def floor(function, pieces):
+    x = points("dense")[0]
+    return {"error": free_knots.least_error(x, FUNCTIONS[function](x), pieces)}
+
+
+def main():
+    arguments = parse_arguments(__doc__, "paper_1d")
+    runs = Runs(arguments.output)
+    seeds, steps, rates, depths = SEEDS, STEPS, RATES, range(2, 11)
+    if arguments.quick:
+        seeds, steps, rates, depths = 2, 400, RATES[:1], (2, 3)
+    for name in FUNCTIONS:
+        runs(floor, function=name, pieces=2**DEPTH)
+    for task in TASKS:
+        for row in ROWS:
+            for rate in rates:
+                runs(
+                    lambda **s: train(**s, functions=TASKS[s["task"]], depth=DEPTH),
+                    **{"task": task, "row": row, "rate": rate},
+                    **{"seeds": seeds, "steps": steps},
+                )
+    for depth in depths:
+        # A third of the seeds and steps: this is about the trend.
+        runs(
+            lambda **s: train("dense", functions=("x^3",), **s),
+            **{"row": "tied scales", "depth": depth, "rate": rates[-2 % len(rates)]},
+            **{"seeds": -(-seeds // 3), "steps": max(400, steps // 300 * 100)},
+        )
+    results, (x, x_test) = runs.results["runs"], points("sparse")
+    interpolation = {
+        name: np.mean((np.interp(x_test, x, f(x)) - f(x_test)) ** 2)
+        for name, f in FUNCTIONS.items()
+    }
+    print()
+    report = paper_1d_report.report
+    print(report(results, tuple(FUNCTIONS), DENSE, ROWS, interpolation))
+    paper_1d_report.draw(results, arguments.pictures, ROWS, DENSE, CONSTRAINED_STEPS)
+
+
+if __name__ == "__main__":
+    main()
