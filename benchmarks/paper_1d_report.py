@@ -1,6 +1,7 @@
 """Tables and pictures of `paper_1d.py`, from its results alone."""
 
 import numpy as np
+from runs import fields
 from tables import markdown
 
 # Milkert, Hyde and Laine, 2025: mean squared errors, (minimum, mean) over 30 seeds of
@@ -27,14 +28,6 @@ PUBLISHED_SPARSE = {
     ("tied scales", "sin x"): 7.92e-7,
     ("tied scales", "tanh 3x"): 5.09e-6,
 }
-
-
-def fields(key):
-    """The settings in a key of `Runs`: `row=tied scales rate=0.01` as a dict."""
-    parts = key.split("=")
-    names = [parts[0], *(part.rsplit(" ", 1)[1] for part in parts[1:-1])]
-    values = [*(part.rsplit(" ", 1)[0] for part in parts[1:-1]), parts[-1]]
-    return dict(zip(names, values, strict=True))
 
 
 def chosen(runs, task, row):

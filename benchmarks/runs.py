@@ -50,6 +50,14 @@ class Runs:
         unfinished.replace(self.path)
 
 
+def fields(key):
+    """The settings in a key of `Runs`: `row=tied scales rate=0.01` as a dict."""
+    parts = key.split("=")
+    names = [parts[0], *(part.rsplit(" ", 1)[1] for part in parts[1:-1])]
+    values = [*(part.rsplit(" ", 1)[0] for part in parts[1:-1]), parts[-1]]
+    return dict(zip(names, values, strict=True))
+
+
 def about():
     return {
         "backend": keras.backend.backend(),
