@@ -20,6 +20,7 @@ benchmarks/results/paper_2d.json and docs/images/paper_2d_*.png. The problems ar
 Milkert, Hyde and Laine (ICML 2025, arXiv 2311.18022).
 """
 
+import itertools
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -85,7 +86,7 @@ def sawtooth_parameters(problem):
     """Of one member in the released phase."""
     block = 8 + 20 * (problem.depth - 1) + 4 + 1
     sizes = [problem.inputs, *problem.channels, 1]
-    linear = sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    linear = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     return linear + block * sum(problem.channels)
 
 

@@ -2,6 +2,7 @@
 
 from keras_sawtooth.backup_and_restore import BackupAndRestore
 from keras_sawtooth.distribution import layout_map
+from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.plotting import plot_regions
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -16,6 +17,7 @@ from keras_sawtooth.weights import load_weights
 __all__ = [
     "BackupAndRestore",
     "LinearRegions",
+    "RandomPeaks",
     "RandomSign",
     "RegionConstraint",
     "ReleaseConstraints",
