@@ -6,8 +6,8 @@ y_test.npy; without `--data` Keras downloads CIFAR-10):
     python benchmarks/images.py [--data FOLDER] [--network cnn|vgg16] [--quick]
 
 `cnn` is a small convolutional network with one hidden dense layer; `vgg16` is
-`keras.applications.VGG16`, trained as a whole from scratch or, with `--weights
-imagenet`, frozen behind two hidden layers of 4,096 units. The dense layers are
+`keras.applications.VGG16` with two hidden layers of 4,096 units, trained as a whole
+from scratch. The dense layers are
 `Dense(relu)`, or `SawtoothDense` that is released after half of the epochs.
 
 Prints the test accuracy after 1, 2, 5 and all epochs, and writes
@@ -62,15 +62,14 @@ def hidden(model, units):
     return ks.SawtoothDense(units)
 
 
-def build(network, model, image_shape, classes, units, weights):
+def build(network, model, image_shape, classes, units):
     layers = [keras.Input(image_shape)]
     if network == "vgg16":
-        # The smallest images that survive five poolings; ImageNet's were larger.
-        size = max(32, *image_shape[:2]) if weights is None else 224
+        # Smaller images do not survive five poolings.
+        size = max(32, *image_shape[:2])
         base = keras.applications.VGG16(
-            weights=weights, include_top=False, input_shape=(size, size, 3)
+            weights=None, include_top=False, input_shape=(size, size, 3)
         )
-        base.trainable = weights is None
         layers += [
             keras.layers.Resizing(size, size),
             keras.layers.Rescaling(1 / 64, offset=-2),
@@ -90,12 +89,10 @@ def build(network, model, image_shape, classes, units, weights):
     return keras.Sequential([*layers, keras.layers.Dense(classes)])
 
 
-def train(data, network, model, rate, epochs, units, weights, seed):
+def train(data, network, model, rate, epochs, units, seed):
     keras.utils.set_random_seed(seed)
     x, y, x_test, y_test = data
-    classifier = build(
-        network, model, x.shape[1:], int(y.max()) + 1, units or None, weights
-    )
+    classifier = build(network, model, x.shape[1:], int(y.max()) + 1, units)
     steps = epochs * -(-len(x) // BATCH_SIZE)
     classifier.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
@@ -122,7 +119,6 @@ def main():
     def add_arguments(parser):
         parser.add_argument("--data", type=Path)
         parser.add_argument("--network", choices=("cnn", "vgg16"), default="cnn")
-        parser.add_argument("--weights", choices=("imagenet",))
         parser.add_argument("--units", type=int, default=0)
         parser.add_argument("--epochs", type=int, default=30)
         parser.add_argument("--rate", type=float, default=1e-3)
@@ -139,7 +135,7 @@ def main():
     for model in MODELS:
         settings = {"network": arguments.network, "model": model}
         settings |= {"rate": arguments.rate, "epochs": arguments.epochs}
-        settings |= {"units": arguments.units, "weights": arguments.weights}
+        settings |= {"units": arguments.units}
         results = [
             runs(lambda **s: train(data, **s), **settings, seed=seed)
             for seed in range(arguments.seeds)

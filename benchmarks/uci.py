@@ -36,7 +36,7 @@ LAYERS = (1, 2)
 # The first value of each stands while the ones before it are chosen.
 GRID = {
     "rate": (1e-2, 1e-3, 3e-3, 3e-2),
-    "weight_decay": (0.0, 0.03, 0.3),
+    "weight_decay": (0.0, 0.1),
     "steps": (4000, 12000),
 }
 QUICK_GRID = {"rate": (1e-2, 1e-3), "weight_decay": (0.0,), "steps": (4,)}

@@ -15,6 +15,7 @@ from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_domain
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
+from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
 
 # At depth 24 the average piece is as narrow as the spacing of float32 numbers
@@ -59,9 +60,10 @@ class RegionConstraint(keras.layers.Layer):
     `slope`. Nothing holds the pieces in place any more.
 
     The starting values suit standardised pre-activations: on the default domain
-    a channel starts near `0.5 z + (1 - z**2 / 4)` or `0.5 z - (1 - z**2 / 4)`,
-    whose second moment is about 0.9 for a standard normal z, so that stacked
-    layers keep their scale.
+    a channel starts as a line that bends around 0, with a slope of about 0.75 on
+    one side and 0.25 on the other, and as `0.5 z` outside. Larger amplitudes start
+    with waves that a network on few data does not unlearn
+    (`benchmarks/ablations.py`).
 
     Args:
         depth: int from 1 to 24. Number of triangles that are composed.
@@ -78,10 +80,10 @@ class RegionConstraint(keras.layers.Layer):
             sensitive to them than to the peaks; this way an optimiser with
             steps of a given size (Adam, Lion) moves them by `relu_rate` times
             the learning rate.
-        peak_initializer: initializer of `peak_logits`. Defaults to
-            `RandomNormal(stddev=0.5)`, peaks of about 0.5 +- 0.12.
+        peak_initializer: initializer of `peak_logits`. Defaults to `RandomPeaks()`,
+            peaks of about 0.5 +- 0.07, but 0.85 +- 0.04 for the second triangle.
         amplitude_initializer: initializer of the first scale `s_0`. Defaults to
-            `RandomSign(1.0)`, +1 or -1 at random.
+            `RandomSign(0.5)`, +0.5 or -0.5 at random.
         slope_initializer: initializer of `slope`. Defaults to `Constant(0.5)`.
         peak_regularizer: regularizer of `peak_logits`.
         amplitude_regularizer: regularizer of `amplitude`.
@@ -150,10 +152,8 @@ class RegionConstraint(keras.layers.Layer):
         self.margin = check_number("margin", margin, MIN_MARGIN, 0.5)
         self.relu_rate = check_number("relu_rate", relu_rate, 1e-6)
         get = keras.initializers.get
-        self.peak_initializer = get(
-            peak_initializer or keras.initializers.RandomNormal(stddev=0.5)
-        )
-        self.amplitude_initializer = get(amplitude_initializer or RandomSign())
+        self.peak_initializer = get(peak_initializer or RandomPeaks())
+        self.amplitude_initializer = get(amplitude_initializer or RandomSign(0.5))
         self.slope_initializer = get(
             slope_initializer or keras.initializers.Constant(0.5)
         )
