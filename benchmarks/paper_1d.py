@@ -8,9 +8,9 @@ judged on 10 others), with five ways to begin:
 
 One recipe for every function and row: full batches, Adam(beta_1 = beta_2 = 0.95),
 22,000 steps, the learning rate rising for 200 steps and falling to zero along a
-cosine; its peak is chosen for every row by the training error (geometric mean over
-seeds and functions). Sawtooth layers have the domain (0, 1), otherwise default
-arguments, and are released after 2,000 steps.
+cosine; its peak is chosen for every row by the training error of the best seed (geometric
+mean over the functions). Sawtooth layers have the domain (0, 1) and `relu_rate=1`,
+otherwise default arguments, and are released after 2,000 steps.
 
 Prints the tables beside the published figures, and beside the best function of 32
 pieces. Writes benchmarks/results/paper_1d.json and docs/images/paper_1d_*.png.
@@ -38,9 +38,9 @@ FUNCTIONS = {
     "tanh 3x": lambda x: np.tanh(3 * x),
 }
 DENSE = ("x^3", "x^11")
-TASKS = {"sparse": tuple(FUNCTIONS), "dense": DENSE}
+TASKS = {"dense": DENSE, "sparse": tuple(FUNCTIONS)}
 ROWS = ("He", "RAAI", "no constrained phase", "free scales", "tied scales")
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-3, 3e-3, 1e-2)
 WIDTH, DEPTH, SEEDS = 4, 5, 30
 STEPS, CONSTRAINED_STEPS, WARM_UP_STEPS = 22_000, 2_000, 200
 STEPS_PER_EPOCH = 100
@@ -87,7 +87,8 @@ def randomise_asymmetrically(model):
 
 def sawtooth_network(n_members, depth, **arguments):
     """A channel for every member."""
-    constraint = ks.RegionConstraint(depth, domain=(0, 1), **arguments)
+    # The free phase is long: its weights may as well move at the full rate.
+    constraint = ks.RegionConstraint(depth, domain=(0, 1), relu_rate=1, **arguments)
     return keras.Sequential(
         [keras.Input((n_members, 1)), members.pointwise(constraint, n_members, 1)]
     )
@@ -205,7 +206,7 @@ def main():
         # A third of the seeds and steps: this is about the trend.
         runs(
             lambda **s: train("dense", functions=("x^3",), **s),
-            **{"row": "tied scales", "depth": depth, "rate": rates[-2 % len(rates)]},
+            **{"row": "tied scales", "depth": depth, "rate": rates[0]},
             **{"seeds": -(-seeds // 3), "steps": max(400, steps // 300 * 100)},
         )
     results, (x, x_test) = runs.results["runs"], points("sparse")
