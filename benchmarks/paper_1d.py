@@ -8,9 +8,9 @@ judged on 10 others), with five ways to begin:
 
 One recipe for every function and row: full batches, Adam(beta_1 = beta_2 = 0.95),
 22,000 steps, the learning rate rising for 200 steps and falling to zero along a
-cosine; its peak is chosen for every row by the training error of the best seed (geometric
-mean over the functions). Sawtooth layers have the domain (0, 1) and `relu_rate=1`,
-otherwise default arguments, and are released after 2,000 steps.
+cosine; its peak is chosen for every row by the training error of the best seed
+(geometric mean over the functions). Sawtooth layers have the domain (0, 1) and
+`relu_rate=1`, otherwise default arguments, and are released after 2,000 steps.
 
 Prints the tables beside the published figures, and beside the best function of 32
 pieces. Writes benchmarks/results/paper_1d.json and docs/images/paper_1d_*.png.

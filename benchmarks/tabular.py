@@ -93,7 +93,11 @@ def hidden(model, n_members, units, kernel_initializer=None, **arguments):
     if model == "kan":
         return [Copies(n_members, units)]
     if model.startswith("sawtooth"):
-        # `SawtoothDense`, taken apart for the members' axis.
+        # `SawtoothDense`, taken apart for the members' axis. An initialiser repeats
+        # itself: every layer gets a copy.
+        for name, value in arguments.items():
+            if isinstance(value, keras.initializers.Initializer):
+                arguments[name] = value.clone()
         activation = ks.RegionConstraint(**arguments)
         initializer = "lecun_normal"
     else:

@@ -1,0 +1,209 @@
+"""Which starting values, and how robust? One thing changed at a time.
+
+Validation RMSE on the sets of `uci.py`, first three splits, two hidden layers of 50
+units, 4,000 steps at a rate of 1e-2 unless that is what is changed; test parts are
+never looked at. Layers stay constrained unless the release is what is changed:
+
+    python benchmarks/ablations.py --data-dir DIR [--sets energy kin8nm] [--quick]
+
+Prints a table for every argument, with the mean over the sets of the change against
+the default, and the standard error over splits and seeds; and curves over learning
+rates, numbers of layers and batch sizes beside relu and gelu. Writes
+benchmarks/results/ablations/SET.json and docs/images/ablations.png. The defaults of
+`RegionConstraint` were chosen by these tables.
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+import numpy as np
+import tabular
+from runs import RESULTS
+from runs import Runs
+from runs import fields
+from runs import parse_arguments
+from tables import markdown
+
+import keras_sawtooth as ks
+
+SPLITS, SEEDS = (0, 1, 2), 2
+BASE = {
+    "model": "sawtooth constrained",
+    "layers": 2,
+    "rate": 1e-2,
+    "weight_decay": 0.0,
+    "steps": 4000,
+}
+RELEASED = {"model": "sawtooth released"}
+# Argument: its values, the default first, and what a value means.
+ARGUMENTS = {
+    "amplitude": (
+        (0.5, 0.125, 0.25, 1, 2),
+        lambda v: {"amplitude_initializer": ks.RandomSign(v)},
+    ),
+    "slope": (
+        (0.5, 0, 1),
+        lambda v: {"slope_initializer": keras.initializers.Constant(v)},
+    ),
+    "domain": ((2, 1, 3, 4), lambda v: {"domain": (-v, v)}),
+    "second peak": (
+        (0.85, 0.5, 0.7, 0.95),
+        lambda v: {"peak_initializer": ks.RandomPeaks((0.5, v))},
+    ),
+    "spread of the logits": (
+        (0.3, 0, 0.6, 1.2),
+        lambda v: {"peak_initializer": ks.RandomPeaks(stddev=v)},
+    ),
+    "margin": ((0.01, 1e-4, 0.05, 0.2), lambda v: {"margin": v}),
+    "depth": ((3, 1, 2, 4, 5, 6), lambda v: {"depth": v}),
+    "scales": (("tied", "free"), lambda v: {"scales": v}),
+    "kernel": (
+        ("lecun_normal", "he_normal"),
+        lambda v: {"kernel_initializer": v},
+    ),
+    "release": (
+        ("never", 0.1, 0.25, 0.5, 0.75),
+        lambda v: {} if v == "never" else RELEASED | {"release": v},
+    ),
+    "relu_rate": ((1 / 8, 1 / 32, 1 / 2, 1), lambda v: RELEASED | {"relu_rate": v}),
+}
+COMPARED = ("relu", "gelu", "sawtooth constrained")
+CURVES = {
+    "rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "layers": (1, 2, 4, 8, 12),
+    "batch_size": (32, 64, 256),
+}
+
+
+def run_set(runs, parts, base):
+    def train(**changes):
+        return tabular.train(*parts, **{**base, **changes})
+
+    for argument, (values, meaning) in ARGUMENTS.items():
+        for value in values:
+            changes = meaning(value)
+            runs(
+                lambda changes=changes, **_: train(**changes),
+                argument=argument,
+                value=value,
+            )
+    for argument, values in CURVES.items():
+        for value in values:
+            for model in COMPARED:
+                changes = {"model": model, argument: value}
+                if argument == "batch_size":
+                    # As many epochs.
+                    steps = base["steps"] * tabular.BATCH_SIZE // value
+                    changes["steps"] = steps
+                runs(
+                    lambda changes=changes, **_: train(**changes),
+                    curve=argument,
+                    value=value,
+                    model=model,
+                )
+
+
+def find(results, **settings):
+    """The RMSE of all members in the run with these settings."""
+    wanted = {name: str(value) for name, value in settings.items()}
+    for key, run in results["runs"].items():
+        if fields(key) == wanted:
+            return np.array(run["rmse"])
+    raise KeyError(f"no run with {settings}")
+
+
+def report(sets):
+    sections = []
+    for argument, (values, _) in ARGUMENTS.items():
+        lines = []
+        for value in values:
+            line, changes = [f"{value}"], []
+            for results in sets.values():
+                rmse = find(results, argument=argument, value=value)
+                default = find(results, argument=argument, value=values[0])
+                changes.append(np.log(rmse / default))
+                line.append(f"{rmse.mean():.4f}")
+            if value != values[0]:
+                change = 100 * np.mean(changes, axis=0)
+                error = change.std(ddof=1) / np.sqrt(len(change))
+                line.append(f"{change.mean():+.1f} ± {error:.1f} %")
+            else:
+                line.append("")
+            lines.append(line)
+        header = [argument, *sets, "change"]
+        sections.append(markdown(header, lines))
+    for curve, values in CURVES.items():
+        lines = []
+        for value in values:
+            for model in COMPARED:
+                line = [f"{value:g}", model]
+                for results in sets.values():
+                    rmse = find(results, curve=curve, value=value, model=model)
+                    line.append(f"{rmse.mean():.4f}")
+                lines.append(line)
+        sections.append(markdown([curve, "model", *sets], lines))
+    return "\n\n".join(sections) + "\n"
+
+
+def draw(sets, path):
+    """RMSE against learning rate and number of layers, beside relu and gelu."""
+    import matplotlib.pyplot as plt
+
+    curves = ("rate", "layers")
+    figure, axes = plt.subplots(
+        len(curves), len(sets), figsize=(3 * len(sets) + 1, 6), squeeze=False
+    )
+    for row, curve in zip(axes, curves, strict=True):
+        for axis, (name, results) in zip(row, sets.items(), strict=True):
+            for model in COMPARED:
+                means = [
+                    find(results, curve=curve, value=value, model=model).mean()
+                    for value in CURVES[curve]
+                ]
+                axis.plot(CURVES[curve], means, "o-", label=model, markersize=3)
+            if curve == "rate":
+                axis.set(xscale="log", title=name)
+            axis.set(yscale="log", xlabel=curve)
+            axis.grid(alpha=0.3, which="both")
+    axes[0, 0].legend(fontsize="small")
+    for row in axes:
+        row[0].set_ylabel("validation RMSE")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def main():
+    def add_arguments(parser):
+        parser.set_defaults(output=RESULTS / "ablations")
+        parser.add_argument("--data-dir", type=Path, required=True)
+        parser.add_argument("--sets", nargs="+", help="folders to take; all of them")
+
+    arguments = parse_arguments(__doc__, "ablations", add_arguments)
+    names = arguments.sets or sorted(
+        path.parent.name for path in arguments.data_dir.glob("*/data.csv")
+    )
+    base, seeds = BASE, SEEDS
+    if arguments.quick:
+        base, seeds, names = BASE | {"steps": 2}, 1, names[:1]
+        for table in (ARGUMENTS, CURVES):
+            for name in list(table)[1:]:
+                del table[name]
+    sets = {}
+    for name in names:
+        print(f"{name}:")
+        table = tabular.load(arguments.data_dir / name)
+        runs = Runs(arguments.output / f"{name}.json")
+        run_set(runs, tabular.parts(table, SPLITS, True, seeds), base)
+        sets[name] = runs.results
+    print()
+    print(report(sets))
+    if not arguments.quick:
+        draw(sets, arguments.pictures / "ablations.png")
+
+
+if __name__ == "__main__":
+    main()
