@@ -78,11 +78,11 @@ CURVES = {
 }
 
 
-def run_set(runs, parts, base):
+def run_set(runs, parts, base, table, curves):
     def train(**changes):
         return tabular.train(*parts, **{**base, **changes})
 
-    for argument, (values, meaning) in ARGUMENTS.items():
+    for argument, (values, meaning) in table.items():
         for value in values:
             changes = meaning(value)
             runs(
@@ -90,7 +90,7 @@ def run_set(runs, parts, base):
                 argument=argument,
                 value=value,
             )
-    for argument, values in CURVES.items():
+    for argument, values in curves.items():
         for value in values:
             for model in COMPARED:
                 changes = {"model": model, argument: value}
@@ -115,9 +115,9 @@ def find(results, **settings):
     raise KeyError(f"no run with {settings}")
 
 
-def report(sets):
+def report(sets, table, curves):
     sections = []
-    for argument, (values, _) in ARGUMENTS.items():
+    for argument, (values, _) in table.items():
         lines = []
         for value in values:
             line, changes = [f"{value}"], []
@@ -135,7 +135,7 @@ def report(sets):
             lines.append(line)
         header = [argument, *sets, "change"]
         sections.append(markdown(header, lines))
-    for curve, values in CURVES.items():
+    for curve, values in curves.items():
         lines = []
         for value in values:
             for model in COMPARED:
@@ -186,21 +186,20 @@ def main():
     names = arguments.sets or sorted(
         path.parent.name for path in arguments.data_dir.glob("*/data.csv")
     )
-    base, seeds = BASE, SEEDS
+    base, seeds, table, curves = BASE, SEEDS, ARGUMENTS, CURVES
     if arguments.quick:
         base, seeds, names = BASE | {"steps": 2}, 1, names[:1]
-        for table in (ARGUMENTS, CURVES):
-            for name in list(table)[1:]:
-                del table[name]
+        table, curves = {"kernel": ARGUMENTS["kernel"]}, {"layers": (1,)}
     sets = {}
     for name in names:
         print(f"{name}:")
-        table = tabular.load(arguments.data_dir / name)
+        data = tabular.load(arguments.data_dir / name)
         runs = Runs(arguments.output / f"{name}.json")
-        run_set(runs, tabular.parts(table, SPLITS, True, seeds), base)
+        parts = tabular.parts(data, SPLITS, True, seeds)
+        run_set(runs, parts, base, table, curves)
         sets[name] = runs.results
     print()
-    print(report(sets))
+    print(report(sets, table, curves))
     if not arguments.quick:
         draw(sets, arguments.pictures / "ablations.png")
 

@@ -181,10 +181,10 @@ def test_run(runs, network, model, rate):
     raise KeyError(f"no test run of {network}, {model} at {rate}")
 
 
-def report(runs):
+def report(runs, models):
     lines = []
     for network in NETWORKS:
-        for model in MODELS:
+        for model in models:
             best = chosen_rate(runs, network, model)
             for rate in dict.fromkeys((DEFAULT_RATE, best)):
                 run = test_run(runs, network, model, rate)
@@ -201,13 +201,13 @@ def report(runs):
     return markdown(header, lines) + "\n"
 
 
-def draw(runs, path):
+def draw(runs, models, path):
     """Test accuracy over the epochs at Adam's default rate."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(NETWORKS), figsize=(9, 3.6), sharey=True)
     for axis, network in zip(axes, NETWORKS, strict=True):
-        for model in MODELS:
+        for model in models:
             run = test_run(runs, network, model, DEFAULT_RATE)
             accuracy = 100 * np.array(run["accuracy"])
             error = accuracy.std(axis=1, ddof=1) / np.sqrt(accuracy.shape[1])
@@ -225,12 +225,13 @@ def main():
     arguments = parse_arguments(__doc__, "digits")
     runs = Runs(arguments.output)
     size = {"seeds": SEEDS, "epochs": EPOCHS}
-    rates = RATES
+    models, rates = MODELS, RATES
     if arguments.quick:
-        size, rates = {"seeds": 2, "epochs": 2}, RATES[:1]
+        size = {"seeds": 2, "epochs": 2}
+        models, rates = MODELS[-1:], RATES[:1]
     results = runs.results["runs"]
     for network in NETWORKS:
-        for model in MODELS:
+        for model in models:
             names = {"network": network, "model": model}
             for rate in rates:
                 runs(train, part="validation", **names, rate=rate, **size)
@@ -238,8 +239,8 @@ def main():
             for rate in dict.fromkeys((DEFAULT_RATE, best)):
                 runs(train, part="test", **names, rate=rate, **size)
     print()
-    print(report(results))
-    draw(results, arguments.pictures / "digits.png")
+    print(report(results, models))
+    draw(results, models, arguments.pictures / "digits.png")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ GRID = {
     "weight_decay": (0.0, 0.1),
     "steps": (4000, 12000),
 }
-QUICK_GRID = {"rate": (1e-2, 1e-3), "weight_decay": (0.0,), "steps": (4,)}
+QUICK_GRID = {"rate": (1e-2,), "weight_decay": (0.0,), "steps": (4,)}
 VALIDATION_SPLITS = (0, 1, 2)
 VALIDATION_SEEDS = 2
 
@@ -52,7 +52,7 @@ def choose(grid, error):
     return chosen
 
 
-def run_set(runs, table, models, grid):
+def run_set(runs, table, models, layer_counts, grid):
     """Search and final training of all models on one set."""
     validation = tabular.parts(table, VALIDATION_SPLITS, True, VALIDATION_SEEDS)
     test = tabular.parts(table, range(len(table.test_rows)), False)
@@ -60,7 +60,7 @@ def run_set(runs, table, models, grid):
     def trainer(parts):
         return lambda part, **settings: tabular.train(*parts, **settings)
 
-    for layers in LAYERS:
+    for layers in layer_counts:
         for model in models:
             names = {"model": model, "layers": layers}
 
@@ -160,22 +160,25 @@ def main():
     names = arguments.sets or sorted(
         path.parent.name for path in arguments.data_dir.glob("*/data.csv")
     )
-    models, grid = MODELS, GRID
+    models, layer_counts, grid = MODELS, LAYERS, GRID
     if importlib.util.find_spec("keras_efficient_kan") is None:
         models = [model for model in models if model != "kan"]
     if arguments.quick:
-        names, grid = names[:1], QUICK_GRID
+        names, layer_counts, grid = names[:1], LAYERS[:1], QUICK_GRID
         models = [model for model in models if model in ("relu", "sawtooth released")]
     sets = {}
     for name in names:
         print(f"{name}:")
         runs = Runs(arguments.output / f"{name}.json")
-        run_set(runs, tabular.load(arguments.data_dir / name), models, grid)
+        run_set(
+            runs, tabular.load(arguments.data_dir / name), models, layer_counts, grid
+        )
         sets[name] = runs.results
     print()
     for name, results in sets.items():
         print(report(name, results))
-    draw(sets, arguments.pictures / "uci.png")
+    if not arguments.quick:
+        draw(sets, arguments.pictures / "uci.png")
 
 
 if __name__ == "__main__":

@@ -398,3 +398,44 @@ def test_peaks_survive_an_absurd_learning_rate(optimizer, depth):
     assert np.all(peaks >= np.float32(0.01))
     assert np.all(peaks <= np.float32(0.99))
     np.testing.assert_array_equal(ks.count_linear_regions(layer), 2**depth)
+
+
+def test_channels_start_as_lines_that_bend_once():
+    # What docs promise: on the default domain a slope of about 0.75 left of 0 and
+    # 0.25 right of it, or the other way round.
+    keras.utils.set_random_seed(0)
+    layer = ks.RegionConstraint()
+    z = np.repeat([[-1.5], [-0.5], [0.5], [1.5]], 400, axis=1)
+    values = to_numpy(layer(z))
+    left, right = values[1] - values[0], values[3] - values[2]
+    concave = to_numpy(layer.amplitude) > 0
+    assert 0.35 < concave.mean() < 0.65
+    for channels, steep, flat in ((concave, left, right), (~concave, right, left)):
+        assert abs(steep[channels].mean() - 0.75) < 0.05
+        assert abs(flat[channels].mean() - 0.25) < 0.05
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_random_peaks(depth):
+    initializer = ks.RandomPeaks((0.5, 0.8), stddev=0.1, seed=7)
+    logits = to_numpy(initializer((depth + 1, 2000)))
+    expected = np.log([1, 4, 1, 1, 1, 1])[: depth + 1]
+    np.testing.assert_allclose(logits.mean(axis=1), expected, atol=0.02)
+    np.testing.assert_allclose(logits.std(axis=1), 0.1, rtol=0.1)
+    config = keras.saving.serialize_keras_object(initializer)
+    copy = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+    np.testing.assert_array_equal(copy((depth + 1, 2000)), logits)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"peaks": (0.5, 1.0)}, r"peaks=.*1\.0"),
+        ({"peaks": "half"}, "peaks=.*half"),
+        ({"stddev": -1}, "stddev=-1"),
+        ({"seed": "a"}, "seed='a'"),
+    ],
+)
+def test_random_peaks_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ks.RandomPeaks(**arguments)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -24,11 +25,42 @@ def test_demo(tmp_path):
     assert pictures == ["energy_functions.png", "energy_training.png"]
 
 
+def test_release_benchmark():
+    assert "energy" in run("benchmarks/release.py", "--quick")
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """A folder of sets like those of the UCI benchmarks."""
+    folder = tmp_path / "line"
+    folder.mkdir()
+    x = np.linspace(0, 1, 40)
+    table = np.stack([x, np.ones(40), 2 * x], axis=1)
+    header = "x0,x1,y"
+    np.savetxt(folder / "data.csv", table, "%g", ",", header=header, comments="")
+    # Splits need not be of one size.
+    (folder / "test_rows.txt").write_text("0 5 9\n3 4\n7 8 39\n")
+    return tmp_path
+
+
+# Seconds of compiling each, and their figures come from JAX: not on every backend.
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles for minutes")
 @pytest.mark.parametrize(
-    "name, problem", [("release", "energy"), ("regression", "friedman")]
+    "name, printed",
+    [
+        ("ablations", "| he_normal |"),
+        ("digits", "| cnn | sawtooth released |"),
+        ("images", "| sawtooth released |"),
+        ("paper_1d", "| tied scales |"),
+        ("paper_2d", "| spirals | sawtooth released |"),
+        ("uci", "## line"),
+    ],
 )
-def test_benchmark(name, problem):
-    assert problem in run(f"benchmarks/{name}.py", "--quick")
+def test_benchmark(name, printed, data_dir):
+    arguments = ["--quick"]
+    if name in ("ablations", "uci"):
+        arguments += ["--data-dir", data_dir]
+    assert printed in run(f"benchmarks/{name}.py", *arguments)
 
 
 @pytest.mark.long
