@@ -43,8 +43,7 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-# Seconds of compiling each, and their figures come from JAX: not on every backend.
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles for minutes")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="XLA takes minutes")
 @pytest.mark.parametrize(
     "name, printed",
     [
