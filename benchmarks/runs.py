@@ -44,9 +44,16 @@ class Runs:
 
     def write(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # A line a run.
+        lines = [
+            f"  {json.dumps(key)}: {json.dumps(run)}"
+            for key, run in self.results["runs"].items()
+        ]
+        about = json.dumps(self.results["about"])
+        text = ",\n".join(lines)
         # A kill while writing must not take the earlier results along.
         unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(self.results, indent=1) + "\n")
+        unfinished.write_text(f'{{"about": {about},\n "runs": {{\n{text}\n }}}}\n')
         unfinished.replace(self.path)
 
 
