@@ -9,8 +9,7 @@ never looked at. Layers stay constrained unless the release is what is changed:
 Prints a table for every argument, with the mean over the sets of the change against
 the default, and the standard error over splits and seeds; and curves over learning
 rates, numbers of layers and batch sizes beside relu and gelu. Writes
-benchmarks/results/ablations/SET.json and docs/images/ablations.png. The defaults of
-`RegionConstraint` were chosen by these tables.
+benchmarks/results/ablations/SET.json and docs/images/ablations.png.
 """
 
 import os

@@ -61,9 +61,7 @@ class RegionConstraint(keras.layers.Layer):
 
     The starting values suit standardised pre-activations: on the default domain
     a channel starts as a line that bends around 0, with a slope of about 0.75 on
-    one side and 0.25 on the other, and as `0.5 z` outside. Larger amplitudes start
-    with waves that a network on few data does not unlearn
-    (`benchmarks/ablations.py`).
+    one side and 0.25 on the other, and as `0.5 z` outside.
 
     Args:
         depth: int from 1 to 24. Number of triangles that are composed.
