@@ -1,0 +1,119 @@
+"""`replace_dense`: which layers are replaced, and what the copy keeps."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_sawtooth as ks
+
+RNG = np.random.default_rng(0)
+
+
+def small(*hidden):
+    return keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def test_replacement_keeps_the_layer():
+    regularizer = keras.regularizers.L2(1e-3)
+    old = layers.Dense(5, "gelu", name="first", kernel_regularizer=regularizer)
+    model = small(old, layers.BatchNormalization())
+    model.layers[1].moving_mean.assign(np.arange(5.0))
+    copy = ks.replace_dense(model, depth=2, domain=(-1, 1))
+    new = copy.layers[0]
+    assert kinds(copy) == ["SawtoothDense", "BatchNormalization", "Dense"]
+    assert (new.name, new.units, new.depth, new.activation) == (
+        "first",
+        5,
+        2,
+        keras.activations.linear,
+    )
+    assert new.kernel_regularizer.l2 == regularizer.l2
+    for a, b in zip(old.get_weights(), new.get_weights()[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for old, new in zip(model.layers[1:], copy.layers[1:], strict=True):
+        for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_functional_with_shared_nested_and_wrapped_layers(tmp_path):
+    shared = layers.Dense(4, "relu", name="shared")
+    a, b = keras.Input((2, 3), name="a"), keras.Input((2, 3), name="b")
+    inner = keras.Sequential(
+        [keras.Input((2, 4)), layers.Dense(4, "tanh")], name="inner"
+    )
+    wrapped = layers.TimeDistributed(layers.Dense(6, "silu"), name="wrapped")
+    joined = layers.Add()([shared(a), shared(b)])
+    head = layers.Dense(2, "softmax")(wrapped(inner(joined)))
+    model = keras.Model([a, b], [head, joined])
+    copy = ks.replace_dense(model)
+    assert isinstance(copy.get_layer("shared"), ks.SawtoothDense)
+    assert isinstance(copy.get_layer("inner").layers[0], ks.SawtoothDense)
+    assert isinstance(copy.get_layer("wrapped").layer, ks.SawtoothDense)
+    np.testing.assert_array_equal(
+        copy.get_layer("wrapped").layer.kernel, wrapped.layer.kernel
+    )
+    assert type(copy.layers[-1]) is layers.Dense
+    copy.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = [RNG.normal(size=(4, 2, 3)).astype("float32") for _ in range(2)]
+    for wanted, found in zip(copy.predict(x), loaded.predict(x), strict=True):
+        np.testing.assert_array_equal(wanted, found)
+
+
+def test_where_and_what_is_printed(capsys):
+    model = small(layers.Dense(4, "relu", name="a"), layers.Dense(4, "elu", name="b"))
+    copy = ks.replace_dense(model, where=lambda x: x is model.layers[1], verbose=1)
+    assert kinds(copy) == ["Dense", "SawtoothDense", "Dense"]
+    printed = capsys.readouterr().out
+    assert "b: Dense(4, activation='elu') -> SawtoothDense(4, depth=3)" in printed
+    assert "a:" not in printed
+
+
+def test_compiled_model_trains_through_the_release():
+    model = small(layers.Dense(4, "relu"), layers.Dense(2, "sigmoid"))
+    model.compile("adam", "mse")
+    copy = ks.replace_dense(model)
+    assert kinds(copy) == ["SawtoothDense", "Dense", "Dense"]
+    assert copy.optimizer is not model.optimizer
+    before = model.get_weights()
+    x, y = RNG.normal(size=(16, 3)), RNG.normal(size=(16, 1))
+    released = ks.ReleaseConstraints(epoch=1)
+    copy.fit(x, y, epochs=2, verbose=0, callbacks=[released])
+    assert not copy.layers[0].constrained
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nothing_to_replace():
+    with pytest.raises(ValueError, match=r"no layer to replace.*dense"):
+        ks.replace_dense(small())
+
+
+def test_unbuilt_model():
+    with pytest.raises(ValueError, match="not built"):
+        ks.replace_dense(keras.Sequential([layers.Dense(2, "relu")]))
+
+
+def test_no_functional_model():
+    class Own(keras.Model):
+        pass
+
+    with pytest.raises(TypeError, match="Sequential or functional"):
+        ks.replace_dense(Own())
+
+
+def test_lora():
+    model = small(layers.Dense(4, "relu", name="a"))
+    model.layers[0].enable_lora(2)
+    with pytest.raises(ValueError, match="'a' has LoRA enabled"):
+        ks.replace_dense(model)
+
+
+def test_bad_argument():
+    with pytest.raises(ValueError, match="depth=0"):
+        ks.replace_dense(small(layers.Dense(4, "relu")), depth=0)
