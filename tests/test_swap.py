@@ -114,6 +114,13 @@ def test_lora():
         ks.replace_dense(model)
 
 
+def test_quantised():
+    model = small(layers.Dense(4, "relu", name="a"))
+    model.layers[0].quantize("int8")
+    with pytest.raises(ValueError, match="'a' is quantised"):
+        ks.replace_dense(model)
+
+
 def test_bad_argument():
     with pytest.raises(ValueError, match="depth=0"):
         ks.replace_dense(small(layers.Dense(4, "relu")), depth=0)
