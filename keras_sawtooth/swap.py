@@ -8,16 +8,29 @@ from keras_sawtooth.sawtooth_dense import SawtoothDense
 # promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
 # end in probabilities, gates and rates.
 POINTWISE = (
-    "celu elu gelu hard_silu hard_tanh leaky_relu mish relu relu6 selu silu softsign "
-    "tanh tanh_shrink threshold"
-).split()
+    keras.activations.celu,
+    keras.activations.elu,
+    keras.activations.gelu,
+    keras.activations.hard_silu,
+    keras.activations.hard_tanh,
+    keras.activations.leaky_relu,
+    keras.activations.mish,
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.selu,
+    keras.activations.silu,
+    keras.activations.softsign,
+    keras.activations.tanh,
+    keras.activations.tanh_shrink,
+    keras.activations.threshold,
+)
 
 
 def replace_dense(model, depth=3, where=None, verbose=0, **kwargs):
     """A copy of a model with `SawtoothDense` in place of its nonlinear dense layers.
 
     Replaces every `Dense` with a nonlinear pointwise activation (relu, gelu, tanh,
-    ...), also in nested models and in wrappers such as `TimeDistributed`. A
+    ...), also in nested models and in `TimeDistributed`. A
     replacement has the name, units, dtype policy, regularisers and constraints of the
     old layer, and starts with its kernel and bias; all other layers, such as linear,
     softmax and sigmoid heads, are copied with their weights. If the model is compiled,
@@ -67,35 +80,39 @@ def replace_dense(model, depth=3, where=None, verbose=0, **kwargs):
         )
     # Its errors quote the argument; behind `from_config` they would be wrapped.
     SawtoothDense(1, depth=depth, **kwargs)
-    copies, replaced = [], []
-
-    def replacement(layer):
-        _refuse_rewritten(layer)
-        config = {**layer.get_config(), "activation": None, **kwargs, "depth": depth}
-        for name in ("lora_rank", "lora_alpha", "quantization_config"):
-            config.pop(name, None)
-        replaced.append(layer)
-        return SawtoothDense.from_config(config)
+    # Pairs of the old layer and the new.
+    replaced, copied = [], []
 
     def chosen(layer):
         # A subclass of `Dense` may compute anything.
         return (
             type(layer) is keras.layers.Dense
-            and getattr(layer.activation, "__name__", None) in POINTWISE
+            and layer.activation in POINTWISE
             and (where is None or where(layer))
         )
+
+    def replacement(layer):
+        _refuse_rewritten(layer)
+        config = {**layer.get_config(), "activation": None, **kwargs, "depth": depth}
+        return SawtoothDense.from_config(config)
 
     def clone(layer):
         if chosen(layer):
             copy = replacement(layer)
-        elif isinstance(layer, keras.layers.Wrapper) and chosen(layer.layer):
+            replaced.append((layer, copy))
+            return copy
+        config = layer.get_config()
+        # Other wrappers have variables of their own, or read those of the layer.
+        if type(layer) is keras.layers.TimeDistributed and chosen(layer.layer):
             inner = replacement(layer.layer)
-            config = layer.get_config()
             config["layer"] = keras.saving.serialize_keras_object(inner)
             copy = type(layer).from_config(config)
-        else:
-            copy = type(layer).from_config(layer.get_config())
-        copies.append((layer, copy))
+            replaced.append((layer.layer, copy.layer))
+            return copy
+        copy = type(layer).from_config(config)
+        # Functional models also hold operations, such as `ops.sin` of a tensor.
+        if isinstance(layer, keras.layers.Layer):
+            copied.append((layer, copy))
         return copy
 
     result = keras.models.clone_model(model, clone_function=clone, recursive=True)
@@ -106,10 +123,16 @@ def replace_dense(model, depth=3, where=None, verbose=0, **kwargs):
             f"{'' if where is None else ' for which `where` is true'}. Its layers: "
             f"{', '.join(f'{x.name} ({type(x).__name__})' for x in model.layers)}."
         )
-    for layer, copy in copies:
-        _copy_weights(layer, copy)
+    for layer, copy in copied:
+        copy.set_weights(layer.get_weights())
+    for layer, copy in replaced:
+        # Through NumPy: on JAX the two would share a buffer, and training the copy
+        # would delete it under the old model.
+        copy.kernel.assign(keras.ops.convert_to_numpy(layer.kernel))
+        if layer.use_bias:
+            copy.bias.assign(keras.ops.convert_to_numpy(layer.bias))
     if verbose:
-        for layer in replaced:
+        for layer, _ in replaced:
             print(
                 f"{layer.name}: Dense({layer.units}, "
                 f"activation={layer.activation.__name__!r}) -> "
@@ -125,16 +148,3 @@ def _refuse_rewritten(layer):
             f"Layer {layer.name!r} {state} and cannot be replaced. Replace it before, "
             f"or leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
         )
-
-
-def _copy_weights(layer, copy):
-    if isinstance(copy, SawtoothDense) and not isinstance(layer, SawtoothDense):
-        # Through NumPy: on JAX the two would share a buffer, and training the copy
-        # would delete it under the old model.
-        copy.kernel.assign(keras.ops.convert_to_numpy(layer.kernel))
-        if layer.use_bias:
-            copy.bias.assign(keras.ops.convert_to_numpy(layer.bias))
-    elif isinstance(layer, keras.layers.Wrapper):
-        _copy_weights(layer.layer, copy.layer)
-    else:
-        copy.set_weights(layer.get_weights())

@@ -65,6 +65,30 @@ def test_functional_with_shared_nested_and_wrapped_layers(tmp_path):
         np.testing.assert_array_equal(wanted, found)
 
 
+def test_operations_and_other_wrappers_are_copied():
+    inputs = keras.Input((3,))
+    wrapped = layers.SpectralNormalization(layers.Dense(4, "tanh"), name="wrapped")
+    hidden = layers.Dense(4, "relu")(wrapped(inputs))
+    model = keras.Model(inputs, layers.Dense(1)(keras.ops.sin(hidden) + hidden * 2))
+    copy = ks.replace_dense(model)
+    x = RNG.normal(size=(4, 3)).astype("float32")
+    for a, b in zip(
+        wrapped.get_weights(), copy.get_layer("wrapped").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert copy.predict(x, verbose=0).shape == (4, 1)
+
+
+def test_released_layers_are_copied():
+    model = small(ks.SawtoothDense(4), layers.Dense(4, "relu"))
+    ks.release(model)
+    copy = ks.replace_dense(model)
+    x = RNG.normal(size=(4, 3)).astype("float32")
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(network.layers[0](x)) for network in (model, copy))
+    )
+
+
 def test_where_and_what_is_printed(capsys):
     model = small(layers.Dense(4, "relu", name="a"), layers.Dense(4, "elu", name="b"))
     copy = ks.replace_dense(model, where=lambda x: x is model.layers[1], verbose=1)
