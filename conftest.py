@@ -45,6 +45,8 @@ class WorkflowRecords:
         known = self.path.exists()
         self.records = json.loads(self.path.read_text()) if known else {}
 
+    # Of several processes, those that run the tests make the reports, and the one
+    # that they are sent to keeps the records.
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
@@ -52,7 +54,7 @@ class WorkflowRecords:
         ran = report.when == "call" and not report.skipped
         if marker and (ran or report.failed):
             callspec = getattr(item, "callspec", None)
-            self.records[item.nodeid] = {
+            report.workflow = {
                 "workflow": marker.args[0],
                 "phase": callspec.params.get("phase") if callspec else None,
                 "cases": dict(item.user_properties).get("cases", 1),
@@ -60,9 +62,14 @@ class WorkflowRecords:
             }
         return report
 
-    def pytest_sessionfinish(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.records))
+    def pytest_runtest_logreport(self, report):
+        if hasattr(report, "workflow"):
+            self.records[report.nodeid] = report.workflow
+
+    def pytest_sessionfinish(self, session):
+        if not hasattr(session.config, "workerinput"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.records))
 
 
 def pytest_configure(config):
