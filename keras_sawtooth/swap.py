@@ -1,59 +1,60 @@
 """Replace the dense layers of an existing model."""
 
+import warnings
+
 import keras
 
+from keras_sawtooth.carry import carry_weights
+from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.replaceable import KINDS
+from keras_sawtooth.replaceable import choose
+from keras_sawtooth.rewrite import Rewriter
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-
-# Nonlinear activations that act on every channel by itself. Those whose range is a
-# promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
-# end in probabilities, gates and rates.
-POINTWISE = (
-    keras.activations.celu,
-    keras.activations.elu,
-    keras.activations.gelu,
-    keras.activations.hard_silu,
-    keras.activations.hard_tanh,
-    keras.activations.leaky_relu,
-    keras.activations.mish,
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.selu,
-    keras.activations.silu,
-    keras.activations.softsign,
-    keras.activations.tanh,
-    keras.activations.tanh_shrink,
-    keras.activations.threshold,
-)
+from keras_sawtooth.swap_table import table
 
 
-def replace_dense(model, depth=3, where=None, verbose=0, **kwargs):
+def replace_dense(
+    model, depth=3, where=None, verbose=0, kinds=(keras.layers.Dense,), **kwargs
+):
     """A copy of a model with `SawtoothDense` in place of its nonlinear dense layers.
 
     Replaces every `Dense` with a nonlinear pointwise activation (relu, gelu, tanh,
-    ...), also in nested models and in `TimeDistributed`. A
-    replacement has the name, units, dtype policy, regularisers and constraints of the
-    old layer, and starts with its kernel and bias; all other layers, such as linear,
-    softmax and sigmoid heads, are copied with their weights. If the model is compiled,
-    so is the copy, with an optimiser that starts afresh.
+    ...), also in nested models, in `TimeDistributed` and in layers and models of
+    other classes that can be made from their `get_config()`. A replacement has the
+    name, units, dtype policy, regularisers and constraints of the old layer, and
+    starts with its kernel and bias; all other layers, such as linear, softmax and
+    sigmoid heads, are copied with their weights. If the model is compiled, so is the
+    copy, with an optimiser that starts afresh.
+
+    Where the configuration of a layer says no more of the dense layers in it than
+    their activation (`TransformerEncoder(activation="gelu")` of KerasHub), they stay
+    `Dense`, with a `RegionConstraint` as their activation. The same becomes of the
+    other `kinds`.
 
     Args:
-        model: a built `keras.Sequential` or functional model, left as it is. Of a
-            functional model with a class of its own, the copy may be a plain
-            `keras.Model`, see `keras.models.clone_model`.
+        model: a built `keras.Model`, left as it is. Of a functional model with a class
+            of its own, the copy may be a plain functional model, see
+            `keras.models.clone_model`.
         depth: int. Number of triangles a unit, see `SawtoothDense`.
-        where: callable that takes a `Dense` layer of the model with a nonlinear
-            activation, and returns whether to replace it. Defaults to all.
-        verbose: 0 or 1. Whether to print what was replaced.
-        **kwargs: all other arguments of `SawtoothDense`, such as `domain`, for
-            every replacement.
+        where: callable that takes a layer of the `kinds` in the model with a nonlinear
+            pointwise activation, and returns whether to replace it. Defaults to all.
+        verbose: 0 or 1. Whether to print a table of what was replaced.
+        kinds: tuple of layer classes to look for: `Dense`, and `EinsumDense`,
+            `Conv1D`, `Conv2D`, `Conv3D`, their transposes, `DepthwiseConv1D`,
+            `DepthwiseConv2D`, `SeparableConv1D`, `SeparableConv2D`. Subclasses do not
+            count, as they may compute anything.
+        **kwargs: all other arguments of `SawtoothDense` or, for layers that keep their
+            class, of `RegionConstraint`, such as `domain`, for every replacement.
 
     Returns:
         The new model.
 
     Raises:
-        TypeError: if `model` is neither a Sequential nor a functional model.
+        TypeError: if `model` is no `keras.Model`, or a part of it cannot be made from
+            its `get_config()`.
         ValueError: if the model is not built, nothing is to be replaced, or a layer
-            to be replaced is quantised or has LoRA enabled.
+            to be replaced is quantised, has LoRA enabled, has its channels first, or
+            cannot be replaced by way of the configuration of what holds it.
 
     Example:
 
@@ -67,84 +68,131 @@ def replace_dense(model, depth=3, where=None, verbose=0, **kwargs):
     >>> [type(layer).__name__ for layer in replace_dense(model).layers]
     ['SawtoothDense', 'Dense']
     """
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+    kinds = _check_arguments(model, kinds, {"depth": depth, **kwargs})
+    chosen, left = choose(model, kinds, where)
+    rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
+    result, copies = _copy(model, rewriter)
+    hidden = [x for x in chosen if id(x) not in rewriter.done]
+    if hidden:
+        raise ValueError(
+            f"{[x.path for x in hidden]} cannot be replaced: the configurations of the "
+            "layers that hold them do not say what their activations are, so a copy "
+            "would not have others. Leave them out: `where=lambda layer: layer.name "
+            f"not in {sorted({x.name for x in hidden})}`."
+        )
+    pairs = []
+    for old, new in copies:
+        pairs += carry_weights(old, new, rewriter.chosen, rewriter.regions)
+    replaced = [(old, new) for old, new in pairs if id(old) in rewriter.chosen]
+    _check_copy(model, result, replaced, rewriter)
+    if model.compiled:
+        # Its optimiser may have been made before all was frozen that was.
+        result.compile_from_config(model.get_compile_config())
+    if verbose:
+        print(table(replaced, left))
+    return result
+
+
+def _check_arguments(model, kinds, arguments):
+    if not isinstance(model, keras.Model):
         raise TypeError(
-            "`replace_dense` takes a Sequential or functional model: Keras cannot see "
-            "how other models call their layers. Put `SawtoothDense` into its "
-            f"`__init__` instead. Received: model={model!r}"
+            f"`replace_dense` takes a `keras.Model`. Received: model={model!r}"
         )
     if not model.built:
         raise ValueError(
             f"{model.name!r} is not built, so it has no weights to start from. Put a "
             "`keras.Input` first, or call the model on data once."
         )
-    # Its errors quote the argument; behind `from_config` they would be wrapped.
-    SawtoothDense(1, depth=depth, **kwargs)
-    # Pairs of the old layer and the new.
-    replaced, copied = [], []
-
-    def chosen(layer):
-        # A subclass of `Dense` may compute anything.
-        return (
-            type(layer) is keras.layers.Dense
-            and layer.activation in POINTWISE
-            and (where is None or where(layer))
+    kinds = kinds if isinstance(kinds, list | tuple) else (kinds,)
+    if not kinds or not all(kind in KINDS for kind in kinds):
+        raise ValueError(
+            f"`kinds` must be a tuple of some of {[kind.__name__ for kind in KINDS]}. "
+            f"Received: kinds={kinds!r}"
         )
+    # Their errors quote the argument; behind `from_config` they would be wrapped.
+    if keras.layers.Dense in kinds:
+        SawtoothDense(1, **arguments)
+    else:
+        RegionConstraint(**arguments)
+    return kinds
 
-    def replacement(layer):
-        _refuse_rewritten(layer)
-        config = {**layer.get_config(), "activation": None, **kwargs, "depth": depth}
-        return SawtoothDense.from_config(config)
+
+def _copy(model, rewriter):
+    """A copy, and pairs (layer, its copy) that hold all the weights."""
+    copies = []
 
     def clone(layer):
-        if chosen(layer):
-            copy = replacement(layer)
-            replaced.append((layer, copy))
-            return copy
-        config = layer.get_config()
-        # Other wrappers have variables of their own, or read those of the layer.
-        if type(layer) is keras.layers.TimeDistributed and chosen(layer.layer):
-            inner = replacement(layer.layer)
-            config["layer"] = keras.saving.serialize_keras_object(inner)
-            copy = type(layer).from_config(config)
-            replaced.append((layer.layer, copy.layer))
-            return copy
-        copy = type(layer).from_config(config)
+        copy = rewriter.copy(layer)
         # Functional models also hold operations, such as `ops.sin` of a tensor.
         if isinstance(layer, keras.layers.Layer):
-            copied.append((layer, copy))
+            copies.append((layer, copy))
         return copy
 
-    result = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    if not replaced:
-        raise ValueError(
-            f"{model.name!r} has no layer to replace: no `Dense` with a nonlinear "
-            "pointwise activation"
-            f"{'' if where is None else ' for which `where` is true'}. Its layers: "
-            f"{', '.join(f'{x.name} ({type(x).__name__})' for x in model.layers)}."
+    if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+        _check_graphs(model)
+        clones = {"clone_function": clone, "recursive": True}
+        return keras.models.clone_model(model, **clones), copies
+    copy = clone(model)
+    if not copy.built:
+        # A warning of it would only say what the error below says.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy.build_from_config(model.get_build_config())
+    return copy, copies
+
+
+def _check_graphs(model):
+    """Refuse models whose copy would compute something else than they do."""
+    graph = next((x for x in type(model).__mro__ if x.__name__ == "Functional"), None)
+    if graph is not None and type(model).call is not graph.call:
+        raise TypeError(
+            f"{model.name!r} cannot be copied: it is a functional model, but "
+            f"{type(model).__name__} has a `call` of its own. Received: model={model!r}"
         )
-    for layer, copy in copied:
-        copy.set_weights(layer.get_weights())
-    for layer, copy in replaced:
-        # Through NumPy: on JAX the two would share a buffer, and training the copy
-        # would delete it under the old model.
-        copy.kernel.assign(keras.ops.convert_to_numpy(layer.kernel))
-        if layer.use_bias:
-            copy.bias.assign(keras.ops.convert_to_numpy(layer.bias))
-    if verbose:
-        for layer, _ in replaced:
-            print(
-                f"{layer.name}: Dense({layer.units}, "
-                f"activation={layer.activation.__name__!r}) -> "
-                f"SawtoothDense({layer.units}, depth={depth})"
+    for layer in model.layers:
+        if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+            _check_graphs(layer)
+
+
+def _check_copy(model, result, replaced, rewriter):
+    added = []
+    for old, new in replaced:
+        region = getattr(new, "region_constraint", new.activation)
+        if not isinstance(region, RegionConstraint):
+            raise ValueError(
+                f"Layer {old.path!r} was not replaced, although the configuration of "
+                "what holds it was: it has its activation from elsewhere. Leave it "
+                f"out: `where=lambda layer: layer.name != {old.name!r}`."
             )
-    return result
-
-
-def _refuse_rewritten(layer):
-    if layer.quantization_mode is not None or layer.lora_enabled:
-        state = "has LoRA enabled" if layer.lora_enabled else "is quantised"
+        added.append(region)
+    added = {id(weight) for region in added for weight in region.weights}
+    found = len([weight for weight in result.weights if id(weight) not in added])
+    if found != len(model.weights):
         raise ValueError(
-            f"Layer {layer.name!r} {state} and cannot be replaced. Replace it before, "
-            f"or leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
+            f"{model.name!r} has {len(model.weights)} weights, but its copy would have "
+            f"{found} for them. Weights that several layers share, such as tied "
+            "embeddings, are not shared in a copy of a functional model, and layers "
+            "outside of its graph are lost. Replace the layers of a part of it."
         )
+    if rewriter.entered and hasattr(result, "input"):
+        _check_call(model, result, rewriter.entered)
+
+
+def _check_call(model, result, entered):
+    # Layers may know the shape of their output without calling what they hold.
+    inputs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor([1 if n is None else n for n in x.shape], x.dtype),
+        result.input,
+    )
+    try:
+        keras.Operation.compute_output_spec(result, inputs)
+    except Exception as error:
+        try:
+            keras.Operation.compute_output_spec(model, inputs)
+        except Exception:
+            # It has no output for the smallest inputs, as before.
+            return
+        raise ValueError(
+            f"{entered} do not work with a `RegionConstraint` in place of an "
+            f"activation: {error} Leave out the layers inside of them by `where`."
+        ) from error

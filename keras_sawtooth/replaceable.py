@@ -1,0 +1,176 @@
+"""Which layers of a model have an activation that can be replaced."""
+
+import re
+
+import keras
+import numpy as np
+
+from keras_sawtooth.release import flatten_layers
+
+KINDS = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+# Nonlinear activations that act on every channel by itself. Those whose range is a
+# promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
+# end in probabilities, gates and rates.
+POINTWISE = (
+    keras.activations.celu,
+    keras.activations.elu,
+    keras.activations.gelu,
+    keras.activations.hard_shrink,
+    keras.activations.hard_silu,
+    keras.activations.hard_tanh,
+    keras.activations.leaky_relu,
+    keras.activations.mish,
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.selu,
+    keras.activations.silu,
+    keras.activations.soft_shrink,
+    keras.activations.softsign,
+    keras.activations.tanh,
+    keras.activations.tanh_shrink,
+)
+
+# They have no variables, and no name of their own among the activations.
+LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
+
+# Two rows, so that a function that looks along an axis does not pass by chance.
+_POINTS = np.linspace(-4, 4, 34, dtype="float32").reshape(2, 17)
+
+
+def is_pointwise(activation):
+    """Whether an activation is nonlinear, pointwise, and not bound to its range.
+
+    Libraries bring functions of their own, such as `keras.ops.silu` or an
+    approximate GELU: a function counts if it has the values of a known one.
+
+    Args:
+        activation: callable or `None`.
+
+    Returns:
+        bool.
+
+    Example:
+
+    >>> [is_pointwise(f) for f in (keras.ops.silu, keras.activations.sigmoid)]
+    [True, False]
+    """
+    if activation in POINTWISE or type(activation) in LAYERS:
+        return True
+    if (
+        activation is None
+        or isinstance(activation, keras.layers.Layer)
+        or activation is keras.activations.linear
+    ):
+        return False
+    try:
+        values = _values(activation)
+    except Exception:
+        # It takes something else than one array of any shape.
+        return False
+    return values.shape == _POINTS.shape and any(
+        np.allclose(values, known, atol=1e-5) for known in _known_values()
+    )
+
+
+def _values(activation):
+    return keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(_POINTS)))
+
+
+def _known_values():
+    yield from (_values(activation) for activation in POINTWISE)
+    yield _values(lambda x: keras.activations.gelu(x, approximate=True))
+    # The "quick GELU" of CLIP.
+    yield _values(lambda x: x * keras.ops.sigmoid(1.702 * x))
+
+
+def choose(model, kinds, where):
+    """The layers of a model to replace.
+
+    Args:
+        model: a built `keras.Model`.
+        kinds: tuple of layer classes.
+        where: callable that takes a layer and returns a bool, or `None`.
+
+    Returns:
+        List of layers, and list of pairs (layer that is left alone, reason).
+
+    Raises:
+        ValueError: if there is no such layer, or one that cannot be replaced.
+    """
+    found, left = [], []
+    layers = [x for x in flatten_layers(model) if x is not model]
+    # Other wrappers have variables of their own, or read those of the layer.
+    wrapped = {
+        id(x)
+        for wrapper in layers
+        if isinstance(wrapper, keras.layers.Wrapper)
+        and type(wrapper) is not keras.layers.TimeDistributed
+        for x in flatten_layers(wrapper)
+    }
+    for layer in layers:
+        if type(layer) not in kinds or not is_pointwise(layer.activation):
+            continue
+        if where is not None and not where(layer):
+            continue
+        if id(layer) in wrapped:
+            left.append((layer, "inside of a wrapper that uses its variables"))
+            continue
+        _refuse(layer)
+        found.append(layer)
+    if not found:
+        names = " or ".join(f"`{kind.__name__}`" for kind in kinds)
+        raise ValueError(
+            f"{model.name!r} has no layer to replace: no {names} with a nonlinear "
+            "pointwise activation"
+            f"{'' if where is None else ' for which `where` is true'}. "
+            + "".join(f"{x.name!r} is left alone: {reason}. " for x, reason in left)
+            + f"Its {len(layers)} layers: "
+            + ", ".join(f"{x.name} ({type(x).__name__})" for x in layers[:20])
+            + (", ..." if len(layers) > 20 else ".")
+        )
+    return found, left
+
+
+def _refuse(layer):
+    leave_out = f"leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
+    # Not every kind can have LoRA, or be quantised.
+    lora = getattr(layer, "lora_enabled", False)
+    if lora or getattr(layer, "quantization_mode", None) is not None:
+        state = "has LoRA enabled" if lora else "is quantised"
+        raise ValueError(
+            f"Layer {layer.name!r} {state} and cannot be replaced. Replace it before, "
+            f"or {leave_out}"
+        )
+    if not layer.built:
+        raise ValueError(
+            f"Layer {layer.name!r} is not built, so it has no weights to start from. "
+            f"Call the model on data once, or {leave_out}"
+        )
+    if not _channels_are_last(layer):
+        raise ValueError(
+            f"The last axis of what layer {layer.name!r} computes is no axis of "
+            "channels, and a `RegionConstraint` has one function for every channel of "
+            f"the last axis. Make the model with channels last, or {leave_out}"
+        )
+
+
+def _channels_are_last(layer):
+    if type(layer) is keras.layers.EinsumDense:
+        # A channel is what the kernel makes, not what the input brings.
+        _, kernel, output = re.split(",|->", layer.equation.replace(" ", ""))
+        return output[-1] in kernel
+    return getattr(layer, "data_format", "channels_last") == "channels_last"

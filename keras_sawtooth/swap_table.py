@@ -1,0 +1,43 @@
+"""What `replace_dense` did, for the reader."""
+
+from keras_sawtooth.sawtooth_dense import SawtoothDense
+
+
+def table(replaced, left):
+    """Aligned lines: every layer, what it was, what it is, and its parameters.
+
+    Args:
+        replaced: list of pairs (old layer, its replacement).
+        left: list of pairs (layer that was left alone, reason).
+
+    Returns:
+        str.
+    """
+    rows = [("layer", "was", "is", "parameters")]
+    for old, new in replaced:
+        counts = f"{old.count_params():,} -> {new.count_params():,}"
+        rows.append((old.path, _was(old), _is(new, replaced), counts))
+    for layer, reason in left:
+        counts = f"{layer.count_params():,}"
+        rows.append((layer.path, _was(layer), f"left alone: {reason}", counts))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = []
+    for *words, counts in rows:
+        cells = [word.ljust(width) for word, width in zip(words, widths, strict=False)]
+        lines.append("  ".join([*cells, counts.rjust(widths[-1])]))
+    return "\n".join(lines)
+
+
+def _was(layer):
+    activation = layer.activation
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return f"{type(layer).__name__} {name}"
+
+
+def _is(layer, replaced):
+    if type(layer) is SawtoothDense:
+        return f"SawtoothDense depth={layer.depth}"
+    region = layer.activation
+    users = sum(getattr(new, "activation", None) is region for _, new in replaced)
+    shared = f", one for {users} layers" if users > 1 else ""
+    return f"{type(layer).__name__} RegionConstraint depth={region.depth}{shared}"
