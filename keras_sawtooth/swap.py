@@ -128,30 +128,37 @@ def _copy(model, rewriter):
             copies.append((layer, copy))
         return copy
 
-    if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
-        _check_graphs(model)
+    if _is_graph(model):
         clones = {"clone_function": clone, "recursive": True}
-        return keras.models.clone_model(model, **clones), copies
+        copy = keras.models.clone_model(model, **clones)
+        _check_classes(model, copy)
+        return copy, copies
     copy = clone(model)
     if not copy.built:
         # A warning of it would only say what the error below says.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             copy.build_from_config(model.get_build_config())
+        # Keras runs its `call`, and leaves the rest to the first call on data.
+        copy.built = True
     return copy, copies
 
 
-def _check_graphs(model):
-    """Refuse models whose copy would compute something else than they do."""
-    graph = next((x for x in type(model).__mro__ if x.__name__ == "Functional"), None)
-    if graph is not None and type(model).call is not graph.call:
+def _is_graph(layer):
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+
+
+def _check_classes(model, result):
+    """Refuse a copy that would compute something else than the model does."""
+    if type(model).call is not type(result).call:
         raise TypeError(
             f"{model.name!r} cannot be copied: it is a functional model, but "
-            f"{type(model).__name__} has a `call` of its own. Received: model={model!r}"
+            f"{type(model).__name__} has a `call` and an `__init__` of its own. "
+            f"Received: model={model!r}"
         )
-    for layer in model.layers:
-        if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
-            _check_graphs(layer)
+    for layer, copy in zip(model.layers, result.layers, strict=True):
+        if _is_graph(layer):
+            _check_classes(layer, copy)
 
 
 def _check_copy(model, result, replaced, rewriter):

@@ -1,0 +1,359 @@
+"""`replace_dense` where layers and models of other classes hold the dense layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_sawtooth as ks
+
+RNG = np.random.default_rng(0)
+# A function of `RegionConstraint` that leaves everything as it is.
+IDENTITY = {"amplitude_initializer": "zeros", "slope_initializer": "ones"}
+
+
+def call(model, x):
+    return keras.ops.convert_to_numpy(model(x))
+
+
+def data(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+register = keras.saving.register_keras_serializable(package="test_swap_composites")
+
+
+@register
+class Block(layers.Layer):
+    """Its configuration has the activation of the dense layers that it makes."""
+
+    def __init__(self, widths=(6,), activation="gelu", fixed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.widths = tuple(widths)
+        self.activation = keras.activations.get(activation)
+        self.fixed = fixed
+        self.hidden = [
+            layers.Dense(width, self.activation, name=f"hidden_{i}")
+            for i, width in enumerate(self.widths)
+        ]
+        self.out = layers.Dense(3, fixed, name="out")
+
+    def build(self, input_shape):
+        for layer in (*self.hidden, self.out):
+            layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+
+    def call(self, inputs):
+        x = inputs
+        for layer in self.hidden:
+            x = layer(x)
+        return inputs + self.out(x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "widths": self.widths,
+            "activation": keras.activations.serialize(self.activation),
+            "fixed": self.fixed,
+        }
+
+
+@register
+class Holder(keras.Model):
+    """Its configuration has the layers that it holds."""
+
+    def __init__(self, parts, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = parts
+
+    def call(self, inputs):
+        x = inputs
+        for part in self.parts:
+            x = part(x)
+        return x
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {**super().get_config(), "parts": [serialize(x) for x in self.parts]}
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(**{**config, "parts": [deserialize(x) for x in config["parts"]]})
+
+
+@register
+class Automatic(layers.Layer):
+    """Keras makes its configuration from the arguments."""
+
+    def __init__(self, width, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(width, activation)
+        self.out = layers.Dense(3)
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.out.build(self.hidden.compute_output_shape(input_shape))
+
+    def call(self, inputs):
+        return self.out(self.hidden(inputs))
+
+
+def functional(*blocks):
+    inputs = keras.Input((3,))
+    x = inputs
+    for block in blocks:
+        x = block(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def holder(*parts):
+    model = Holder(list(parts))
+    model(data(2, 3))
+    return model
+
+
+MODELS = {
+    "block in a functional model": (lambda: functional(Block(), Block()), 2),
+    "block in a nested model": (
+        lambda: functional(functional(Block(name="a")), Block((2,), name="b")),
+        2,
+    ),
+    "one function for two layers": (lambda: functional(Block((5, 5))), 1),
+    "subclassed model": (
+        lambda: holder(layers.Dense(4, "relu"), layers.Dense(2, "softmax")),
+        1,
+    ),
+    "models and blocks in a subclassed model": (
+        lambda: holder(
+            keras.Sequential([layers.Dense(3, "relu"), layers.Dense(3, "silu")]),
+            functional(Block(), layers.Dense(4, "elu")),
+            layers.Dense(2, "sigmoid"),
+        ),
+        4,
+    ),
+    "subclassed model in a functional one": (
+        lambda: functional(Holder([layers.Dense(3, "relu"), Block()])),
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("make, count", MODELS.values(), ids=MODELS)
+def test_only_the_activations_change(make, count):
+    model = make()
+    copy = ks.replace_dense(model, **IDENTITY)
+    assert len(regions(copy)) == count
+    assert type(copy) is type(model)
+    x = data(4, 3)
+    found = call(copy, x)
+    linearise(model)
+    np.testing.assert_allclose(found, call(model, x), atol=1e-5)
+
+
+def regions(model):
+    found = {}
+
+    def visit(layer):
+        for x in getattr(layer, "_layers", []):
+            if isinstance(x, ks.RegionConstraint):
+                found[id(x)] = x
+            visit(x)
+
+    visit(model)
+    return list(found.values())
+
+
+def linearise(layer):
+    for x in getattr(layer, "_layers", []):
+        if type(x) is layers.Dense and x.activation.__name__ not in (
+            "softmax",
+            "sigmoid",
+        ):
+            x.activation = keras.activations.linear
+        linearise(x)
+
+
+@pytest.mark.parametrize("make, count", MODELS.values(), ids=MODELS)
+def test_workflow(make, count, tmp_path):
+    model = make()
+    model.compile(keras.optimizers.Adam(1e-3), "mse", run_eagerly=True)
+    copy = ks.replace_dense(model, depth=2)
+    x = data(8, 3)
+
+    def check_file():
+        copy.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_allclose(call(loaded, x), call(copy, x), atol=1e-6)
+
+    check_file()
+    before = call(copy, x)
+    assert len(ks.release(copy)) == count
+    np.testing.assert_allclose(call(copy, x), before, atol=1e-4)
+    check_file()
+    copy = ks.replace_dense(model, depth=2)
+    y = call(copy, x)
+    copy.fit(x, y, epochs=2, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert not any(region.constrained for region in regions(copy))
+
+
+def test_automatic_configuration(tmp_path):
+    copy = ks.replace_dense(functional(Automatic(4, "tanh")))
+    x = data(4, 3)
+    copy.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(call(loaded, x), call(copy, x), atol=1e-6)
+    ks.release(copy)
+    copy.save(tmp_path / "model.keras")
+    # Keras keeps the arguments that the layer was made with.
+    with pytest.warns(UserWarning, match="was constrained and is released now"):
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(call(loaded, x), call(copy, x), atol=1e-6)
+
+
+def test_where_takes_the_inner_layers():
+    model = functional(Block(name="a"), Block(name="b"))
+    inner = model.get_layer("b").hidden[0]
+    copy = ks.replace_dense(model, where=lambda layer: layer is inner)
+    assert copy.get_layer("a").activation is keras.activations.gelu
+    assert isinstance(copy.get_layer("b").hidden[0].activation, ks.RegionConstraint)
+
+
+def test_frozen_inner_layers_stay_frozen():
+    model = functional(Block(name="a"))
+    model.get_layer("a").out.trainable = False
+    model.compile("adam", "mse", run_eagerly=True)
+    copy = ks.replace_dense(model)
+    assert not copy.get_layer("a").out.trainable
+    assert (
+        len(
+            copy.optimizer.trainable_variables
+            if hasattr(copy.optimizer, "trainable_variables")
+            else copy.trainable_variables
+        )
+        > 0
+    )
+    copy.fit(data(4, 3), data(4, 1), verbose=0)
+    for a, b in zip(
+        model.get_layer("a").out.get_weights(),
+        copy.get_layer("a").out.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_table(capsys):
+    ks.replace_dense(functional(Block((5, 5), name="block")), verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    found = {line.split()[0] for line in lines[1:]}
+    assert found == {"block/hidden_0", "block/hidden_1"}
+    assert all("one for 2 layers" in line for line in lines[1:])
+
+
+def test_one_function_for_different_widths():
+    model = functional(Block((5, 6), name="block"))
+    message = r"'activation' of layer 'block'.*'hidden_0': 5.*where="
+    with pytest.raises(ValueError, match=message):
+        ks.replace_dense(model)
+
+
+def test_part_of_the_layers_behind_one_argument():
+    model = functional(Block((5, 5)))
+    with pytest.raises(ValueError, match=r"\['hidden_0'\] are.*all or none"):
+        ks.replace_dense(model, where=lambda layer: layer.name == "hidden_0")
+
+
+def test_twins_in_a_configuration():
+    twins = [keras.Sequential([layers.Dense(3, "relu", name="x")]) for _ in range(2)]
+    model = holder(*twins)
+    first = twins[0].layers[0]
+    with pytest.raises(ValueError, match=r"several layers of one name.*all or none"):
+        ks.replace_dense(model, where=lambda layer: layer is first)
+    twins[1].layers[0].trainable = False
+    assert len(regions(ks.replace_dense(model, where=lambda x: x is first))) == 1
+
+
+def test_activation_that_no_configuration_names():
+    model = functional(Block(fixed="tanh", name="block"))
+    copy = ks.replace_dense(model, where=lambda layer: layer.name != "out")
+    assert copy.get_layer("block").out.activation is keras.activations.tanh
+    # "tanh" is the argument `fixed`, which is not called an activation.
+    with pytest.raises(ValueError, match=r"\['block/out'\] cannot be replaced"):
+        ks.replace_dense(model)
+
+
+def test_quantised_inner_layer():
+    model = functional(Block(name="block"))
+    model.get_layer("block").hidden[0].quantize("int8")
+    with pytest.raises(ValueError, match="'hidden_0' is quantised"):
+        ks.replace_dense(model)
+
+
+def test_arguments_of_dense_alone():
+    with pytest.raises(ValueError, match=r"'hidden_0'.*\['kernel_regularizer'\]"):
+        ks.replace_dense(functional(Block()), kernel_regularizer="l2")
+
+
+def test_model_without_configuration():
+    class Own(keras.Model):
+        def __init__(self, hidden):
+            super().__init__()
+            self.hidden = hidden
+
+        def call(self, inputs):
+            return self.hidden(inputs)
+
+    model = Own(layers.Dense(3, "relu"))
+    with pytest.raises(ValueError, match="not built"):
+        ks.replace_dense(model)
+    model(data(2, 3))
+    with pytest.raises(TypeError, match=r"cannot be copied: no Own.*get_config"):
+        ks.replace_dense(model)
+
+
+def test_functional_model_with_a_call_of_its_own():
+    class Twice(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs)
+
+    inputs = keras.Input((3,))
+    model = Twice(inputs, layers.Dense(3, "relu")(inputs))
+    assert isinstance(ks.replace_dense(model), Twice)
+
+    class Renamed(Twice):
+        def __init__(self, width):
+            inputs = keras.Input((3,))
+            super().__init__(inputs, layers.Dense(width, "relu")(inputs))
+
+    with pytest.raises(TypeError, match="Renamed has a `call` and an `__init__` of"):
+        ks.replace_dense(Renamed(4))
+
+
+@register
+class Tied(layers.Layer):
+    def __init__(self, table, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, inputs):
+        return inputs @ keras.ops.transpose(self.table.embeddings)
+
+    def get_config(self):
+        table = keras.saving.serialize_keras_object(self.table)
+        return {**super().get_config(), "table": table}
+
+    @classmethod
+    def from_config(cls, config):
+        table = keras.saving.deserialize_keras_object(config.pop("table"))
+        return cls(table, **config)
+
+
+def test_tied_weights():
+    inputs = keras.Input((2,), dtype="int32")
+    table = layers.Embedding(5, 3)
+    model = keras.Model(inputs, Tied(table)(layers.Dense(3, "relu")(table(inputs))))
+    with pytest.raises(ValueError, match=r"3 weights.*share"):
+        ks.replace_dense(model)
