@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
@@ -49,6 +50,62 @@ def carry_weights(old, new, chosen, regions):
         if target.trainable != source.trainable:
             target.trainable = source.trainable
     return pairs
+
+
+def check_copy(model, result, replaced, rewriter):
+    """Refuse a copy in which anything is not as it was asked for.
+
+    Args:
+        model: the model that was copied.
+        result: its copy.
+        replaced: list of pairs (chosen layer of `model`, its counterpart).
+        rewriter: the `Rewriter` that made the layers of `result`.
+
+    Raises:
+        ValueError: if a chosen layer kept its activation, weights that were shared
+            are not, or the copy cannot be called.
+    """
+    added = []
+    for old, new in replaced:
+        region = getattr(new, "region_constraint", new.activation)
+        if not isinstance(region, RegionConstraint):
+            raise ValueError(
+                f"Layer {old.path!r} was not replaced, although the configuration of "
+                "what holds it was: it has its activation from elsewhere. Leave it "
+                f"out: `where=lambda layer: layer.name != {old.name!r}`."
+            )
+        added.append(region)
+    added = {id(weight) for region in added for weight in region.weights}
+    found = len([weight for weight in result.weights if id(weight) not in added])
+    if found != len(model.weights):
+        raise ValueError(
+            f"{model.name!r} has {len(model.weights)} weights, but its copy would have "
+            f"{found} for them. Weights that several layers share, such as tied "
+            "embeddings, are not shared in a copy of a functional model, and layers "
+            "outside of its graph are lost. Replace the layers of a part of it."
+        )
+    if rewriter.entered and hasattr(result, "input"):
+        _check_call(model, result, rewriter.entered)
+
+
+def _check_call(model, result, entered):
+    # Layers may know the shape of their output without calling what they hold.
+    inputs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor([1 if n is None else n for n in x.shape], x.dtype),
+        result.input,
+    )
+    try:
+        keras.Operation.compute_output_spec(result, inputs)
+    except Exception as error:
+        try:
+            keras.Operation.compute_output_spec(model, inputs)
+        except Exception:
+            # It has no output for the smallest inputs, as before.
+            return
+        raise ValueError(
+            f"{entered} do not work with a `RegionConstraint` in place of an "
+            f"activation: {error} Leave out the layers inside of them by `where`."
+        ) from error
 
 
 def _kind(layer):

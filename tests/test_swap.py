@@ -65,6 +65,16 @@ def test_functional_with_shared_nested_and_wrapped_layers(tmp_path):
         np.testing.assert_array_equal(wanted, found)
 
 
+def test_inputs_keep_their_names():
+    inputs = [keras.Input((3,)), keras.Input((3,), name="b", optional=True)]
+    model = keras.Model(inputs, layers.Dense(2, "relu")(inputs[0]))
+    copy = ks.replace_dense(model)
+    for old, new in zip(model.layers[:-1], copy.layers[:-1], strict=True):
+        assert (old.name, old.batch_shape) == (new.name, new.batch_shape)
+    x = np.ones((2, 3), "float32")
+    assert copy([x, None]).shape == (2, 2)
+
+
 def test_operations_and_other_wrappers_are_copied():
     inputs = keras.Input((3,))
     wrapped = layers.SpectralNormalization(layers.Dense(4, "tanh"), name="wrapped")
