@@ -1,5 +1,7 @@
 """Weights of a layer, for a copy whose activations were replaced."""
 
+import tempfile
+
 import keras
 
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -49,7 +51,19 @@ def carry_weights(old, new, chosen, regions):
     for source, target in pairs:
         if target.trainable != source.trainable:
             target.trainable = source.trainable
+        _carry_state(source, target)
     return pairs
+
+
+def _carry_state(source, target):
+    """What layers of preprocessing learned in `adapt`, and do not keep in weights."""
+    if hasattr(source, "save_assets"):
+        with tempfile.TemporaryDirectory() as directory:
+            source.save_assets(directory)
+            target.load_assets(directory)
+    if isinstance(target, keras.layers.Normalization):
+        # Constants that it makes from its weights.
+        target.finalize_state()
 
 
 def check_copy(model, result, replaced, rewriter):

@@ -75,6 +75,30 @@ def test_inputs_keep_their_names():
     assert copy([x, None]).shape == (2, 2)
 
 
+def test_adapted_preprocessing():
+    x = RNG.normal(3, 2, size=(9, 3)).astype("float32")
+    adapted = [layers.Normalization(), layers.Discretization(num_bins=3)]
+    for layer in adapted:
+        layer.adapt(x)
+        found = ks.replace_dense(small(layer, layers.Dense(4, "relu"))).layers[0]
+        np.testing.assert_array_equal(
+            *(keras.ops.convert_to_numpy(network(x)) for network in (layer, found))
+        )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="strings are TensorFlow's"
+)
+def test_vocabulary():
+    words = layers.StringLookup(output_mode="multi_hot")
+    words.adapt(np.array(["a", "b", "b"]))
+    inputs = keras.Input((2,), dtype="string")
+    model = keras.Model(inputs, layers.Dense(4, "relu")(words(inputs)))
+    found = ks.replace_dense(model).layers[1]
+    x = np.array([["a", "c"]])
+    np.testing.assert_array_equal(words(x), found(x))
+
+
 def test_operations_and_other_wrappers_are_copied():
     inputs = keras.Input((3,))
     wrapped = layers.SpectralNormalization(layers.Dense(4, "tanh"), name="wrapped")
