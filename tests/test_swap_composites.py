@@ -238,24 +238,13 @@ def test_where_takes_the_inner_layers():
 def test_frozen_inner_layers_stay_frozen():
     model = functional(Block(name="a"))
     model.get_layer("a").out.trainable = False
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(momentum=0.9), "mse")
     copy = ks.replace_dense(model)
-    assert not copy.get_layer("a").out.trainable
-    assert (
-        len(
-            copy.optimizer.trainable_variables
-            if hasattr(copy.optimizer, "trainable_variables")
-            else copy.trainable_variables
-        )
-        > 0
-    )
-    copy.fit(data(4, 3), data(4, 1), verbose=0)
-    for a, b in zip(
-        model.get_layer("a").out.get_weights(),
-        copy.get_layer("a").out.get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    frozen = copy.get_layer("a").out
+    assert frozen.trainable_variables == []
+    assert len(copy.non_trainable_variables) == len(frozen.variables) == 2
+    # Beside the step count and the learning rate, a momentum for what is trained.
+    assert len(copy.optimizer.variables) == 2 + len(copy.trainable_variables)
 
 
 def test_table(capsys):
