@@ -12,6 +12,7 @@ from keras_sawtooth.regions import linear_regions
 from keras_sawtooth.release import release
 from keras_sawtooth.release_constraints import ReleaseConstraints
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.standard_layers import to_standard_layers
 from keras_sawtooth.swap import replace_dense
 from keras_sawtooth.weights import load_weights
 
@@ -30,6 +31,7 @@ __all__ = [
     "plot_regions",
     "release",
     "replace_dense",
+    "to_standard_layers",
 ]
 
 __version__ = "0.1.0"

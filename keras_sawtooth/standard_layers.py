@@ -1,0 +1,279 @@
+"""A model with sawtooth layers as a model of Keras' own layers."""
+
+import tempfile
+import warnings
+from contextlib import contextmanager
+
+import keras
+from keras import layers
+
+from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.release import flatten_layers
+from keras_sawtooth.release import trainers
+from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.standard_network import standard_network
+
+# Layers that apply their `activation` to their result, and nothing after it.
+ENDS_IN_ACTIVATION = (
+    layers.Conv1D,
+    layers.Conv1DTranspose,
+    layers.Conv2D,
+    layers.Conv2DTranspose,
+    layers.Conv3D,
+    layers.Conv3DTranspose,
+    layers.Dense,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.EinsumDense,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
+)
+# What these do to a layer ends before its nonlinearity, or acts on every step alike.
+WRAPPERS = (layers.TimeDistributed, layers.SpectralNormalization)
+
+
+def to_standard_layers(model):
+    """An equal model that Keras can load, run and export without this package.
+
+    Every `SawtoothDense` and `RegionConstraint`, in either phase, becomes the ReLU
+    network of width 4 that it equals: `Dense`, `EinsumDense` with relu, and `Add`.
+    This includes layers in nested models and in `TimeDistributed`, and those that are
+    the `activation` of a layer of Keras. Each becomes a small model with the name of
+    the layer. All other layers are copied with their weights, so that a model without
+    sawtooth layers is copied as it is.
+
+    The copy is for inference. It is not compiled: its file then loads on every
+    backend, whatever the old model was trained with. It has the `trainable` flags of
+    the old layers, LoRA is merged into the kernels of `SawtoothDense`, and
+    regularisers of peaks, amplitudes, slopes and ReLU weights are left out.
+
+    Args:
+        model: a built `keras.Sequential` or functional model, left as it is.
+
+    Returns:
+        The new model. On the inputs that the layers' domains cover, its outputs are
+        those of `model` up to float32 rounding; far outside, the rounding grows with
+        the input.
+
+    Raises:
+        TypeError: if `model` is neither a Sequential nor a functional model.
+        ValueError: if the model or a sawtooth layer is not built, if a layer or model
+            with code of its own holds a sawtooth layer, or if a mask reaches one:
+            `EinsumDense` cannot hand it on.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+    >>> standard = to_standard_layers(model)
+    >>> [type(layer).__name__ for layer in standard.layers[0].layers[1:4]]
+    ['Dense', 'EinsumDense', 'EinsumDense']
+    >>> x = np.ones((2, 3))
+    >>> np.allclose(model.predict(x), standard.predict(x), atol=1e-5)
+    True
+
+    Reference:
+        - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.2.
+    """
+    _check(model)
+    # Pairs of the old layer and the new. Their variables are copied at the end, when
+    # all are built.
+    copied, replaced = [], []
+
+    def clone(layer):
+        # Functional models also hold operations, such as `ops.sin` of a tensor.
+        if not isinstance(layer, layers.Layer):
+            return type(layer).from_config(layer.get_config())
+        if not _region_constraints(layer):
+            copy = type(layer).from_config(layer.get_config())
+            copied.append((layer, copy))
+            return copy
+        if type(layer) is layers.TimeDistributed and _is_graph(layer.layer):
+            return _wrap(layer, clone_graph(layer.layer))
+        return as_model(layer)
+
+    def clone_graph(model):
+        return keras.models.clone_model(model, clone_function=clone, recursive=True)
+
+    def as_model(layer):
+        linear, stages = split(layer)
+        inputs = keras.Input(batch_shape=_input_shape(layer), dtype=layer.input_dtype)
+        outputs = inputs if linear is None else linear(inputs)
+        for i, stage in enumerate(stages):
+            name = f"{layer.name}_{i}"
+            if type(stage) is RegionConstraint:
+                outputs = standard_network(stage, outputs, name)
+            elif isinstance(stage, layers.Layer):
+                outputs = clone(stage)(outputs)
+            else:
+                last = layers.Activation(stage, dtype=layer.dtype_policy, name=name)
+                outputs = last(outputs)
+        result = keras.Model(inputs, outputs, name=layer.name)
+        result.trainable = layer.trainable
+        return result
+
+    def split(layer):
+        """What a layer does before its nonlinearities, a new layer or none, and these.
+
+        The new layer is as the old one, without activation.
+        """
+        activation = getattr(layer, "activation", None)
+        if type(layer) is RegionConstraint:
+            return None, [layer]
+        if type(layer) is layers.Activation:
+            return None, [activation]
+        if type(layer) is SawtoothDense:
+            linear = _linear_dense(layer)
+            stages = [layer.region_constraint]
+            if activation is not keras.activations.linear:
+                stages.append(activation)
+        elif type(layer) in ENDS_IN_ACTIVATION and isinstance(activation, layers.Layer):
+            linear = type(layer).from_config({**layer.get_config(), "activation": None})
+            stages = [activation]
+        elif type(layer) in WRAPPERS:
+            linear, stages = split(layer.layer)
+            if linear is not None:
+                linear = _wrap(layer, linear)
+        else:
+            raise ValueError(_hidden(layer))
+        if linear is not None:
+            replaced.append((layer, linear))
+        return linear, stages
+
+    converted = {id(x): x.name for x in flatten_layers(model) if _region_constraints(x)}
+    with _uncompiled(model), _mask_errors(converted.values()):
+        result = clone_graph(model)
+    if not result.built:
+        result.build(model.input_shape)
+    for layer, copy in copied:
+        for old, new in _pairs(layer, copy):
+            _copy_state(old, new)
+    for layer, linear in replaced:
+        _copy_state(layer, linear)
+    if not model.trainable:
+        result.trainable = False
+    return result
+
+
+def _check(model):
+    if not _is_graph(model):
+        raise TypeError(
+            "`to_standard_layers` takes a Sequential or functional model: Keras cannot "
+            "see how other models call their layers. `model.export` takes every model. "
+            f"Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"{model.name!r} is not built, so it has no weights to copy. Put a "
+            "`keras.Input` first, or call the model on data once."
+        )
+    for region in _region_constraints(model):
+        if not region.built:
+            # Keras builds the `activation` of a layer when that is called on data.
+            raise ValueError(
+                f"Layer {region.name!r} of {model.name!r} is not built, so it has no "
+                "weights to copy. Call the model on data once."
+            )
+
+
+def _is_graph(model):
+    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+
+
+def _region_constraints(layer):
+    return [x for x in flatten_layers(layer) if isinstance(x, RegionConstraint)]
+
+
+def _hidden(layer):
+    held = ", ".join(repr(x.name) for x in _region_constraints(layer))
+    return (
+        f"Layer {layer.name!r} ({type(layer).__name__}) holds the sawtooth layers "
+        f"{held} and calls them in code of its own, which Keras cannot see. Use them "
+        "as layers of a Sequential or functional model, or as the `activation` of a "
+        "layer such as `Dense` or `Conv2D`. `model.export` takes the model as it is."
+    )
+
+
+def _input_shape(layer):
+    # `Activation` is never built, but the layer that it calls is.
+    built = layer.activation if type(layer) is layers.Activation else layer
+    shape = built.get_build_config()["input_shape"]
+    # Only what the layer needs to know: it may be shared by inputs of other sizes.
+    if any(
+        isinstance(x, layers.EinsumDense)
+        or getattr(x, "data_format", None) == "channels_first"
+        for x in flatten_layers(layer)
+    ):
+        return (None, *shape[1:])
+    return (*[None] * (len(shape) - 1), shape[-1])
+
+
+def _linear_dense(layer):
+    config = layer.get_config()
+    known = layers.Dense(1).get_config()
+    config = {name: value for name, value in config.items() if name in known}
+    return layers.Dense.from_config({**config, "activation": None})
+
+
+def _wrap(wrapper, layer):
+    config = {k: v for k, v in wrapper.get_config().items() if k != "layer"}
+    return type(wrapper)(layer, **config)
+
+
+def _pairs(layer, copy):
+    """Pairs of every layer inside `layer`, itself included, and its copy."""
+    for old, new in zip(flatten_layers(layer), flatten_layers(copy), strict=False):
+        # Keras builds the `activation` of a layer when that is called on data.
+        if old.built and not new.built:
+            new.build_from_config(old.get_build_config())
+    return zip(flatten_layers(layer), flatten_layers(copy), strict=True)
+
+
+def _copy_state(layer, copy):
+    """Copy what a layer itself would save, its own variables and assets, not its
+    layers'."""
+    store = {}
+    if type(layer) is SawtoothDense:
+        # With LoRA merged into the kernel, and without a checksum.
+        layers.Dense.save_own_variables(layer, store)
+    else:
+        layer.save_own_variables(store)
+    # Through NumPy: on JAX the two would share a buffer.
+    store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
+    copy.load_own_variables(store)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            copy.load_assets(folder)
+
+
+@contextmanager
+def _uncompiled(model):
+    """Keras compiles the clone of a compiled model, which needs its losses' code."""
+    compiled = trainers(model)
+    for trainer in compiled:
+        trainer.compiled = False
+    try:
+        yield
+    finally:
+        for trainer in compiled:
+            trainer.compiled = True
+
+
+@contextmanager
+def _mask_errors(names):
+    """Turn Keras' warning that a layer with one of these names lost a mask into an
+    error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        message = str(warning.message)
+        if "mask" in message and any(f"'{name}'" in message for name in names):
+            raise ValueError(
+                f"A mask reaches a sawtooth layer. {message} Layers that come behind "
+                "it would compute something else. `model.export` takes the model as "
+                "it is."
+            )
+        warnings.warn_explicit(
+            warning.message, warning.category, warning.filename, warning.lineno
+        )

@@ -1,0 +1,86 @@
+"""The ReLU network of a `RegionConstraint`, in Keras' own layers."""
+
+import keras
+from keras import layers
+
+from keras_sawtooth import relu_network
+
+
+def standard_network(region, inputs, name):
+    """Apply the ReLU network that equals a `RegionConstraint`, in Keras' own layers.
+
+    The network has `depth` hidden layers of 4 neurons a channel. The normalisation of
+    the input is part of the first one.
+
+    Args:
+        region: a built `RegionConstraint`, in either phase.
+        inputs: symbolic tensor `(..., channels)` of known rank.
+        name: str. What the names of the new layers start with.
+
+    Returns:
+        Symbolic tensor shaped like `inputs`.
+
+    Reference:
+        - Milkert et al., 2025, section 3.2.
+    """
+    # In the dtype in which the layer evaluates; all others are too narrow.
+    wide = region.compute_dtype in ("float32", "float64")
+    dtype = region.compute_dtype if wide else "float32"
+    blocks = _blocks(region)
+
+    def dense(equation, inputs, kernel, bias=None, kind="output"):
+        layer = layers.EinsumDense(
+            equation,
+            output_shape=kernel.shape[:1] if bias is None else bias.shape,
+            activation=None if bias is None else "relu",
+            bias_axes=None if bias is None else "cj",
+            dtype=dtype,
+            name=f"{name}_{kind}",
+            trainable=region.trainable,
+        )
+        outputs = layer(inputs)
+        layer.set_weights([kernel] if bias is None else [kernel, bias])
+        return outputs
+
+    z, (low, high) = inputs, region.domain
+    if not low <= 0 <= high:
+        # `kernel * z + bias` would cancel where z is large next to the domain's size.
+        z = layers.Rescaling(1.0, -low, dtype=dtype, name=f"{name}_shift")(z)
+        low, high = 0.0, high - low
+    kernel, bias = _first_layer(blocks, low, high)
+    hidden = dense("...c,cj->...cj", z, kernel.T, bias.T, "hidden_0")
+    for i, (kernel, bias) in enumerate(zip(blocks.kernel, blocks.bias, strict=True)):
+        kernel = kernel.transpose(2, 1, 0)
+        equation, kind = "...ci,cij->...cj", f"hidden_{i + 1}"
+        hidden = dense(equation, hidden, kernel, bias.T, kind)
+    pieces = dense("...cj,cj->...c", hidden, blocks.output_kernel.T)
+    line = dense("...c,c->...c", inputs, _to_numpy(region.slope), kind="slope")
+    outputs = layers.Add(dtype=dtype, name=f"{name}_add")([pieces, line])
+    if not wide:
+        cast = layers.Identity(dtype=region.compute_dtype, name=f"{name}_cast")
+        outputs = cast(outputs)
+    return outputs
+
+
+def _blocks(region):
+    """Weights in force, as float64 arrays."""
+    if not region.constrained:
+        return relu_network.ReluBlocks(*map(_to_numpy, region.relu_blocks))
+    blocks = relu_network.relu_blocks(region.peaks, region.scales)
+    blocks = relu_network.ReluBlocks(*map(_to_numpy, blocks))
+    # Behind the domain W_0 is 0, as the sum of three large terms, and what rounding
+    # leaves of it grows with every wave. Without the third term the sum is negative
+    # there, and the next ReLU makes it 0.
+    third = blocks.kernel[:1, :, 0]
+    third[third > 0] = 0
+    return blocks
+
+
+def _first_layer(blocks, low, high):
+    """Kernel and bias of the first layer for an input that is not normalised."""
+    kernel = blocks.input_kernel / (high - low)
+    return kernel, blocks.input_bias - kernel * low
+
+
+def _to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor).astype("float64")
