@@ -81,7 +81,7 @@ def assert_stock_layers(model):
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("scales", ["tied", "free"])
-@pytest.mark.parametrize("depth", [1, 2, 5, 10])
+@pytest.mark.parametrize("depth", [1, 2, 4, 10])
 def test_every_depth(depth, scales, phase):
     layer = region(depth, scales, phase)
     model = keras.Sequential([keras.Input((6,)), layer])
@@ -89,7 +89,7 @@ def test_every_depth(depth, scales, phase):
 
 
 @pytest.mark.parametrize("domain", [(0, 1), (-3, 0.5), (10, 11), (-1001, -1000)])
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", PHASES[::2])
 def test_domains(domain, phase):
     # Far from zero the slope makes outputs large, and hides what the pieces lose.
     layer = region(phase=phase, domain=domain, slope_initializer="zeros")
@@ -121,14 +121,15 @@ def test_extreme_peaks_in_float64(scales, phase):
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (8, 2, 3), (8, 2, 2, 3)])
-@pytest.mark.parametrize("phase", PHASES)
-def test_sawtooth_dense_of_any_rank(shape, phase):
+def test_sawtooth_dense_of_any_rank(shape):
     layer = ks.SawtoothDense(4, activation="tanh", name="first")
     # Unknown sizes stay unknown.
     inputs = keras.Input((*[None] * (len(shape) - 2), shape[-1]))
     model = keras.Model(inputs, layer(inputs))
-    change_phase(layer.region_constraint, phase)
-    standard = assert_equal(model, RNG.normal(size=shape).astype("float32"))
+    x = RNG.normal(size=shape).astype("float32")
+    assert_equal(model, x)
+    change_phase(layer.region_constraint, "trained")
+    standard = assert_equal(model, x)
     inner = standard.get_layer("first")
     assert type(inner.get_layer("first")) is layers.Dense
     np.testing.assert_array_equal(
@@ -178,8 +179,7 @@ def einsum(**arguments):
         (ks.SawtoothDense, {"units": 4, "constrained": False}),
     ],
 )
-@pytest.mark.parametrize("phase", PHASES)
-def test_activation_of_a_layer(layer, arguments, phase):
+def test_activation_of_a_layer(layer, arguments):
     activation = ks.RegionConstraint(2, name="region")
     inputs = keras.Input((6, 6, 3))
     outputs = layers.Flatten()(layer(activation=activation, **arguments)(inputs))
@@ -189,18 +189,18 @@ def test_activation_of_a_layer(layer, arguments, phase):
         with pytest.raises(ValueError, match=r"'region' of .* is not built"):
             ks.to_standard_layers(model)
     model(x)
-    change_phase(activation, phase)
+    assert_equal(model, x)
+    change_phase(activation, "trained")
     standard = assert_equal(model, x)
     assert standard.output_shape == model.output_shape
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("phase", PHASES)
-def test_mixed_precision(policy, phase):
+def test_mixed_precision(policy):
     layer = ks.SawtoothDense(4, dtype=policy)
     behind = ks.RegionConstraint(2, dtype=policy)
     model = keras.Sequential([keras.Input((3,)), layer, behind])
-    change_phase(layer.region_constraint, phase)
+    change_phase(layer.region_constraint, "trained")
     x = RNG.normal(size=(100, 3)).astype("float32")
     # A value next to the middle of two narrow numbers may be rounded either way.
     spacing = {"mixed_bfloat16": 2**-7, "mixed_float16": 2**-10}[policy]
