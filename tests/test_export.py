@@ -1,7 +1,5 @@
 """`model.export` to every format, run in the format's own runtime."""
 
-import pathlib
-
 import keras
 import numpy as np
 import pytest
@@ -10,13 +8,14 @@ from exports import BEGIN
 from exports import END
 from exports import EXPECTED
 from exports import FORMATS
+from exports import PAGE
+from exports import code_by_heading
 from exports import export_and_run
 from exports import table
 from keras import layers
 
 import keras_sawtooth as ks
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "deploy.md"
 BACKEND = keras.backend.backend()
 # The converters and runtimes, which warn of their own parts.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -39,7 +38,8 @@ def build(kind):
 
 @pytest.mark.parametrize("kind", ["constrained", "released", "standard"])
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_export(file_format, kind, tmp_path):
+def test_export(file_format, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     pair = EXPECTED[BACKEND, file_format]
     for package in pair.packages:
         pytest.importorskip(package)
@@ -47,11 +47,11 @@ def test_export(file_format, kind, tmp_path):
     if pair.error:
         # The one of OpenVINO has a class of its own.
         with pytest.raises(Exception, match=pair.error):
-            export_and_run(build(kind), file_format, tmp_path, x)
+            export_and_run(build(kind), file_format, x)
         return
     model = build(kind)
     wanted = to_numpy(model(x))
-    found = export_and_run(model, file_format, tmp_path, x)
+    found = export_and_run(model, file_format, x)
     atol = 1e-5 * (wanted.max() - wanted.min())
     np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
 
@@ -59,3 +59,12 @@ def test_export(file_format, kind, tmp_path):
 def test_the_page_has_this_table():
     page = PAGE.read_text()
     assert page.split(BEGIN)[1].split(END)[0] == table()
+
+
+def test_code_of_the_page_for_stock_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"ks": ks, "model": build("constrained")}
+    exec(code_by_heading(PAGE)["Keras' own layers"], names)
+    x = np.random.default_rng(0).normal(size=(10, 4, 4, 2)).astype("float32")
+    wanted, found = to_numpy(names["model"](x)), to_numpy(names["standard"](x))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)

@@ -112,7 +112,7 @@ def test_constrained_layers_are_exact_lines_far_outside():
 @pytest.mark.parametrize("phase", PHASES[:2])
 @pytest.mark.parametrize("scales", ["tied", "free"])
 def test_extreme_peaks_in_float64(scales, phase):
-    """In float32 the waves magnify rounding errors to 1e-3, released or not."""
+    """In float32 the waves magnify rounding errors to 1e-3, in released layers, too."""
     layer = region(10, scales, dtype="float64")
     layer.peak_logits.assign(RNG.choice([-20, 20], size=layer.peak_logits.shape))
     change_phase(layer, phase)
@@ -379,7 +379,7 @@ def test_loads_without_the_package(tmp_path):
             keras.Input((6, 6, 3)),
             layers.Conv2D(4, 3, activation=ks.RegionConstraint(2)),
             layers.TimeDistributed(ks.SawtoothDense(5, scales="free")),
-            ks.RegionConstraint(5, domain=(3, 4), dtype="mixed_float16"),
+            ks.RegionConstraint(5, domain=(3, 4)),
             layers.Flatten(),
             layers.Dense(1),
         ]
