@@ -34,6 +34,7 @@ def standard_network(region, inputs, name):
             output_shape=kernel.shape[:1] if bias is None else bias.shape,
             activation=None if bias is None else "relu",
             bias_axes=None if bias is None else "cj",
+            kernel_initializer="zeros",
             dtype=dtype,
             name=f"{name}_{kind}",
             trainable=region.trainable,
