@@ -99,12 +99,13 @@ def test_vocabulary():
     np.testing.assert_array_equal(words(x), found(x))
 
 
-def test_operations_and_other_wrappers_are_copied():
+def test_operations_and_other_wrappers_are_copied(capsys):
     inputs = keras.Input((3,))
     wrapped = layers.SpectralNormalization(layers.Dense(4, "tanh"), name="wrapped")
     hidden = layers.Dense(4, "relu")(wrapped(inputs))
     model = keras.Model(inputs, layers.Dense(1)(keras.ops.sin(hidden) + hidden * 2))
-    copy = ks.replace_dense(model)
+    copy = ks.replace_dense(model, verbose=1)
+    assert "Dense tanh  left alone: inside of a wrapper" in capsys.readouterr().out
     x = RNG.normal(size=(4, 3)).astype("float32")
     for a, b in zip(
         wrapped.get_weights(), copy.get_layer("wrapped").get_weights(), strict=True
