@@ -14,4 +14,6 @@ assert metadata.version("keras-sawtooth") == ks.__version__
 layer = ks.SawtoothDense(4)
 assert layer(np.zeros((2, 3))).shape == (2, 4)
 assert list(ks.count_linear_regions(layer)) == [8] * 4
+assert len(ks.presets) == 8, ks.presets
+assert abs(ks.from_preset("sawtooth_square")(np.ones((1, 1)))[0, 0] - 1) < 1e-4
 print(f"keras-sawtooth {ks.__version__} works from its wheel; requires {required}")

@@ -11,8 +11,8 @@
    Keras alone, exported to ONNX, and run by onnxruntime.
 
 The backend is JAX, or what KERAS_BACKEND says. The last step needs the packages of
-`pip install 'keras-sawtooth[export-jax]'` (`export-tensorflow`, `export-torch`); without
-them the example says so and ends.
+`pip install 'keras-sawtooth[export-jax]'` (or `export-tensorflow`, `export-torch`);
+without them the example says so and ends.
 """
 
 import argparse

@@ -4,14 +4,14 @@ import warnings
 
 import keras
 
-from keras_sawtooth.carry import carry_weights
-from keras_sawtooth.carry import check_copy
 from keras_sawtooth.region_constraint import RegionConstraint
-from keras_sawtooth.replaceable import KINDS
-from keras_sawtooth.replaceable import choose
-from keras_sawtooth.rewrite import Rewriter
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.swap_choice import KINDS
+from keras_sawtooth.swap_choice import choose
+from keras_sawtooth.swap_rewriter import Rewriter
 from keras_sawtooth.swap_table import table
+from keras_sawtooth.swap_weights import carry_weights
+from keras_sawtooth.swap_weights import check_copy
 
 
 def replace_dense(
