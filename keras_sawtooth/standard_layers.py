@@ -1,12 +1,13 @@
 """A model with sawtooth layers as a model of Keras' own layers."""
 
-import tempfile
 import warnings
 from contextlib import contextmanager
 
 import keras
 from keras import layers
 
+from keras_sawtooth.layer_state import copy_state
+from keras_sawtooth.layer_state import layer_pairs
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.release import trainers
@@ -109,7 +110,9 @@ def to_standard_layers(model):
                 last = layers.Activation(stage, dtype=layer.dtype_policy, name=name)
                 outputs = last(outputs)
         result = keras.Model(inputs, outputs, name=layer.name)
-        result.trainable = layer.trainable
+        # `True` would unfreeze a frozen part.
+        if not layer.trainable:
+            result.trainable = False
         return result
 
     def split(layer):
@@ -140,16 +143,20 @@ def to_standard_layers(model):
             replaced.append((layer, linear))
         return linear, stages
 
-    converted = {id(x): x.name for x in flatten_layers(model) if _region_constraints(x)}
-    with _uncompiled(model), _mask_errors(converted.values()):
+    converted = [
+        layer.name
+        for layer in flatten_layers(model)
+        if _region_constraints(layer) and not _is_graph(layer)
+    ]
+    with _uncompiled(model), _mask_errors(converted):
         result = clone_graph(model)
     if not result.built:
         result.build(model.input_shape)
     for layer, copy in copied:
-        for old, new in _pairs(layer, copy):
-            _copy_state(old, new)
+        for old, new in layer_pairs(layer, copy):
+            copy_state(old, new)
     for layer, linear in replaced:
-        _copy_state(layer, linear)
+        copy_state(layer, linear)
     if not model.trainable:
         result.trainable = False
     return result
@@ -218,33 +225,6 @@ def _linear_dense(layer):
 def _wrap(wrapper, layer):
     config = {k: v for k, v in wrapper.get_config().items() if k != "layer"}
     return type(wrapper)(layer, **config)
-
-
-def _pairs(layer, copy):
-    """Pairs of every layer inside `layer`, itself included, and its copy."""
-    for old, new in zip(flatten_layers(layer), flatten_layers(copy), strict=False):
-        # Keras builds the `activation` of a layer when that is called on data.
-        if old.built and not new.built:
-            new.build_from_config(old.get_build_config())
-    return zip(flatten_layers(layer), flatten_layers(copy), strict=True)
-
-
-def _copy_state(layer, copy):
-    """Copy what a layer itself would save, its own variables and assets, not its
-    layers'."""
-    store = {}
-    if type(layer) is SawtoothDense:
-        # With LoRA merged into the kernel, and without a checksum.
-        layers.Dense.save_own_variables(layer, store)
-    else:
-        layer.save_own_variables(store)
-    # Through NumPy: on JAX the two would share a buffer.
-    store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
-    copy.load_own_variables(store)
-    if hasattr(layer, "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            layer.save_assets(folder)
-            copy.load_assets(folder)
 
 
 @contextmanager

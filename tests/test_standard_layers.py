@@ -283,6 +283,9 @@ def test_copy_is_separate_and_not_compiled():
     model.fit(RNG.normal(size=(8, 3)), RNG.normal(size=(8, 1)), verbose=0)
     for a, b in zip(before, standard.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    frozen.trainable, frozen.region_constraint.trainable = True, False
+    names = [v.name for v in ks.to_standard_layers(model).trainable_variables]
+    assert names == ["kernel", "bias"] * 2
     model.trainable = False
     assert not ks.to_standard_layers(model).trainable_variables
 
