@@ -5,6 +5,9 @@ from keras_sawtooth.distribution import layout_map
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.plotting import plot_regions
+from keras_sawtooth.preset_handles import built_in_presets
+from keras_sawtooth.preset_loading import from_preset
+from keras_sawtooth.preset_saving import save_to_preset
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.regions import LinearRegions
 from keras_sawtooth.regions import count_linear_regions
@@ -25,13 +28,19 @@ __all__ = [
     "ReleaseConstraints",
     "SawtoothDense",
     "count_linear_regions",
+    "from_preset",
     "layout_map",
     "linear_regions",
     "load_weights",
     "plot_regions",
+    "presets",
     "release",
     "replace_dense",
+    "save_to_preset",
     "to_standard_layers",
 ]
 
 __version__ = "0.1.0"
+
+# What is known of the built-in presets, by name: plain data.
+presets = built_in_presets()

@@ -91,7 +91,7 @@ def _load_weights(model, filepath, kwargs):
                 if trainer.optimizer is not None and not trainer.optimizer.built:
                     trainer.optimizer.build(trainer.trainable_variables)
             load(model, filepath, **kwargs)
-        _refuse_nan(model.weights + _optimizer_variables(model))
+        refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
         for trainer, optimizer in optimizers:
             trainer.optimizer = optimizer
@@ -201,7 +201,7 @@ def _optimizer_variables(model):
     return [v for o in optimizers if o is not None for v in o.variables]
 
 
-def _refuse_nan(variables):
+def refuse_nan(variables):
     for variable in variables:
         if keras.backend.is_float_dtype(variable.dtype):
             if bool(keras.ops.any(keras.ops.isnan(variable.value))):

@@ -1,0 +1,112 @@
+"""Handles of presets: built-in names, local directories, and hubs."""
+
+import importlib
+import json
+import os
+import pathlib
+import re
+
+BUILT_IN = pathlib.Path(__file__).parent / "builtin_presets"
+# Files of a preset that are downloaded: the ones that are read.
+FILES = ("config.json", "model.weights.h5", "metadata.json")
+
+HF = re.compile(r"hf://([\w.-]+/[\w.-]+)", re.ASCII)
+KAGGLE = re.compile(r"kaggle://([\w.-]+(?:/[\w.-]+){3}(?:/\d+)?)", re.ASCII)
+
+
+def built_in_presets():
+    """What is known of the built-in presets, from their metadata.
+
+    Returns:
+        Dict of names, in alphabetical order, and dicts with `"description"`,
+        `"parameters"`, `"source"`, and what else was saved with the preset.
+    """
+    presets = {}
+    for path in sorted(BUILT_IN.glob("*/metadata.json")):
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("keras_version", "keras_sawtooth_version", "date_saved"):
+            metadata.pop(name, None)
+        presets[path.parent.name] = {
+            "description": metadata.pop("description", ""),
+            "parameters": metadata.pop("parameter_count", None),
+            "source": metadata.pop("source", ""),
+            **metadata,
+        }
+    return presets
+
+
+def locate(handle):
+    """Where the files of a preset are.
+
+    Args:
+        handle: str or path, see `from_preset`.
+
+    Returns:
+        Pair of paths: the directory of the files, and the one that they must not
+        leave. The cache of Hugging Face keeps its files elsewhere, behind links.
+    """
+    if not isinstance(handle, str | os.PathLike) or not str(handle):
+        raise ValueError(
+            "`handle` must be the name of a built-in preset, a local directory, or "
+            f"start with 'hf://' or 'kaggle://'. Received: handle={handle!r}"
+        )
+    name = os.fspath(handle)
+    if "://" in name:
+        scheme = name.split("://")[0]
+        if scheme == "hf":
+            return _download_hf(name)
+        if scheme == "kaggle":
+            return _download_kaggle(name)
+        raise ValueError(
+            "Handles of hubs start with 'hf://' or 'kaggle://'. "
+            f"Received: handle={handle!r}"
+        )
+    if re.fullmatch(r"sawtooth_\w+", name) and (BUILT_IN / name).is_dir():
+        return BUILT_IN / name, BUILT_IN / name
+    directory = pathlib.Path(name)
+    if not directory.is_dir():
+        known = sorted(path.parent.name for path in BUILT_IN.glob("*/metadata.json"))
+        raise FileNotFoundError(
+            f"There is no directory {name!r}, and no built-in preset of that name. "
+            f"Built-in presets: {', '.join(known) or 'none'}."
+        )
+    return directory, directory
+
+
+def _download_hf(handle):
+    match = HF.fullmatch(handle)
+    if not match:
+        raise ValueError(
+            "Handles of Hugging Face have the form 'hf://{owner}/{name}'. "
+            f"Received: handle={handle!r}"
+        )
+    hub = _import("huggingface_hub", handle)
+    directory = pathlib.Path(
+        hub.snapshot_download(repo_id=match[1], allow_patterns=list(FILES))
+    )
+    # Its cache: models--owner--name/snapshots/revision/ with links to .../blobs/.
+    linked = any((directory / name).is_symlink() for name in FILES)
+    return directory, directory.parents[1] if linked else directory
+
+
+def _download_kaggle(handle):
+    match = KAGGLE.fullmatch(handle)
+    if not match:
+        raise ValueError(
+            "Handles of Kaggle have the form "
+            "'kaggle://{owner}/{model}/{framework}/{variation}[/{version}]'. "
+            f"Received: handle={handle!r}"
+        )
+    hub = _import("kagglehub", handle)
+    paths = [pathlib.Path(hub.model_download(match[1], path=name)) for name in FILES]
+    return paths[0].parent, paths[0].parent
+
+
+def _import(package, handle):
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"The preset {handle!r} needs the package `{package}`: "
+            f"pip install {package}"
+        ) from error

@@ -1,0 +1,187 @@
+"""`save_to_preset`: a model as a directory that others can load."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+
+from keras_sawtooth.preset_files import CONFIG
+from keras_sawtooth.preset_files import FILES
+from keras_sawtooth.preset_files import METADATA
+from keras_sawtooth.preset_files import WEIGHTS
+from keras_sawtooth.preset_files import load
+from keras_sawtooth.preset_files import without_compilation
+from keras_sawtooth.release import trainers
+
+# Kept when a preset is replaced.
+README = "README.md"
+
+
+def save_to_preset(model, directory, metadata=None, overwrite=False):
+    """Save a model as a preset: a directory with its config and weights.
+
+    Writes `config.json`, `model.weights.h5` and `metadata.json`, as Keras and KerasHub
+    do. The preset is uncompiled and has no optimiser state; the model stays as it is.
+    Loaded, the layers are in the phase that they have now. `from_preset` loads the
+    directory, and so does `keras.saving.load_model`.
+
+    The directory appears when it is complete, and only if it can be loaded.
+
+    Args:
+        model: a built `keras.Model`. Models of KerasHub have a `save_to_preset` method.
+        directory: str or path. Has to be new or empty.
+        metadata: dict of entries for `metadata.json`, such as `"description"` and
+            `"source"`, of plain JSON data.
+        overwrite: bool. Whether to replace a preset in the directory. A `README.md`
+            stays.
+
+    Raises:
+        FileExistsError: if there are files in the directory, and `overwrite` is false
+            or they are not those of a preset.
+        TypeError: if `model` is no model, or `metadata` no dict of JSON data.
+        ValueError: if the model is not built, or what was written cannot be loaded: a
+            custom class is not registered, say, or a weight is NaN.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+    >>> directory = os.path.join(tempfile.mkdtemp(), "my_preset")
+    >>> save_to_preset(model, directory, {"description": "An example."})
+    >>> sorted(os.listdir(directory))
+    ['config.json', 'metadata.json', 'model.weights.h5']
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`save_to_preset` takes a `keras.Model`. Received: model={model!r}"
+        )
+    if callable(getattr(model, "save_to_preset", None)):
+        raise TypeError(
+            f"{model.name!r} is a model of KerasHub, whose presets have files of their "
+            "own. Call its method `save_to_preset(directory)`. "
+            f"Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"{model.name!r} is not built, so it has no weights to save. Put a "
+            "`keras.Input` first, or call the model on data once."
+        )
+    metadata = _check_metadata(metadata)
+    target = pathlib.Path(os.path.abspath(check_target(directory, overwrite)))
+    with written_whole(target) as draft:
+        _write(model, draft, metadata)
+        load(draft, draft, f"preset in {str(directory)!r}", dry=True)
+
+
+def check_target(directory, overwrite, files=FILES):
+    """Refuse a directory whose files a preset would destroy."""
+    if not isinstance(directory, str | os.PathLike) or "://" in str(directory):
+        raise ValueError(
+            "`directory` must be a local path. To share a preset, save it and upload "
+            f"the directory. Received: directory={directory!r}"
+        )
+    path = pathlib.Path(directory)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise FileExistsError(
+            "There is a file or a symbolic link in the place of the directory. "
+            f"Received: directory={str(directory)!r}"
+        )
+    found = sorted(os.listdir(path)) if path.exists() else []
+    others = sorted({*found} - {*files, README})
+    if found and not overwrite:
+        raise FileExistsError(
+            f"The directory holds {found} already. Choose another one, or replace a "
+            f"preset by `overwrite=True`. Received: directory={str(directory)!r}"
+        )
+    if others:
+        raise FileExistsError(
+            f"`overwrite` replaces presets only, and the directory also holds "
+            f"{others}. Received: directory={str(directory)!r}"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def written_whole(target):
+    """A draft of a directory, put into its place when all went well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: only there a directory can be renamed at once.
+    draft = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        # `mkdtemp` makes directories that nobody else can read.
+        draft.chmod(0o777 & ~_umask())
+        yield draft
+        old = None
+        if target.exists():
+            if (target / README).exists():
+                shutil.copy2(target / README, draft / README)
+            old = draft.with_name(f"{draft.name}-old")
+            target.rename(old)
+        draft.rename(target)
+        if old is not None:
+            shutil.rmtree(old)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(model, draft, metadata):
+    model.save(draft, zipped=False)
+    assets = draft / "assets"
+    if assets.is_dir():
+        if any(assets.rglob("*")):
+            raise ValueError(
+                f"{model.name!r} keeps data outside its weights, such as a vocabulary "
+                f"that was adapted: {sorted(os.listdir(assets))}. Give it to the "
+                "constructor of its layer, and it becomes a part of the config."
+            )
+        shutil.rmtree(assets)
+    config = json.loads((draft / CONFIG).read_text())
+    (draft / CONFIG).write_text(json.dumps(without_compilation(config)))
+    optimizers = [trainer.optimizer for trainer in trainers(model)]
+    if any(optimizer is not None for optimizer in optimizers):
+        # Keras writes the state of optimisers with the weights.
+        (draft / WEIGHTS).unlink()
+        keras.saving.save_weights(model, draft / WEIGHTS, objects_to_skip=optimizers)
+    # Not at import time: `keras_sawtooth` imports this module.
+    from keras_sawtooth import __version__
+
+    written = json.loads((draft / METADATA).read_text())
+    written["keras_sawtooth_version"] = __version__
+    written["parameter_count"] = model.count_params()
+    _check_names(metadata, written)
+    (draft / METADATA).write_text(json.dumps({**written, **metadata}, indent=4))
+
+
+def _check_metadata(metadata):
+    if metadata is None:
+        return {}
+    try:
+        if not isinstance(metadata, dict):
+            raise TypeError("It is no dict.")
+        if not all(isinstance(name, str) for name in metadata):
+            raise TypeError("Its keys must be strings.")
+        # A copy, and what a reader of the file will see.
+        return json.loads(json.dumps(metadata, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"`metadata` must be a dict of plain JSON data. {error} "
+            f"Received: metadata={metadata!r}"
+        ) from error
+
+
+def _check_names(metadata, written):
+    taken = sorted({*metadata} & {*written})
+    if taken:
+        raise ValueError(
+            f"The entries {taken} are written by `save_to_preset` itself. "
+            f"Received: metadata={metadata!r}"
+        )
+
+
+def _umask():
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,128 @@
+"""What a preset would take in memory, before it takes it."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+
+# Weights that no file holds: seeds, low-rank updates, and states of layers.
+SPARE = 2**20
+SPARE_FACTOR = 4
+# Numbers, and bfloat16, which HDF5 knows as two bytes.
+KINDS = "biufcV"
+
+
+def check_size(config, path, custom_objects):
+    """Refuse a model that is larger than its weights file.
+
+    Args:
+        config: dict, a serialised model that was checked already.
+        path: path of its weights file.
+        custom_objects: dict of what the config refers to.
+
+    Raises:
+        ValueError: if the file claims more than it holds, or the config describes a
+            model that is not of its size.
+    """
+    elements = count_elements(path)
+    limit = SPARE_FACTOR * elements + SPARE
+    # Keras lists uninitialised variables, and names, by thread: in one of its own
+    # the trial leaves no trace.
+    with ThreadPoolExecutor(1) as executor:
+        described = executor.submit(_describe, config, limit, custom_objects).result()
+    if described > limit:
+        raise ValueError(
+            f"Its config describes a model with {described:,} weights, and the weights "
+            f"file holds {elements:,}."
+        )
+
+
+def count_elements(path):
+    """Number of array elements in an HDF5 file that hides nothing."""
+    # Keras brings it along; only files need it.
+    import h5py
+
+    total, stored, seen, groups = 0, 0, set(), []
+    size = path.stat().st_size
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path.name!r} is no valid HDF5 file. {error}") from error
+    with file:
+        groups.append(file)
+        while groups:
+            group = groups.pop()
+            for name in group:
+                item = _item(h5py, group, name)
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:
+                    raise ValueError(f"{path.name!r} holds {item.name!r} twice.")
+                seen.add(address)
+                if isinstance(item, h5py.Group):
+                    groups.append(item)
+                    continue
+                total += math.prod(item.shape)
+                stored += _stored_bytes(item)
+    # Arrays that lie over each other in the file.
+    if stored > size:
+        raise ValueError(
+            f"{path.name!r} claims {stored:,} bytes of arrays and has {size:,}."
+        )
+    return total
+
+
+def _item(h5py, group, name):
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(
+            f"The weights file holds a {type(link).__name__}: {group.name}/{name}."
+        )
+    item = group[name]
+    if not isinstance(item, h5py.Group | h5py.Dataset):
+        raise ValueError(f"The weights file holds no array at {item.name!r}: {item!r}.")
+    return item
+
+
+def _stored_bytes(dataset):
+    if dataset.shape is None or dataset.dtype.kind not in KINDS:
+        raise ValueError(f"{dataset.name!r} in the weights file holds no numbers.")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{dataset.name!r} in the weights file lies in another file.")
+    claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    # Keras does not compress, and a compressed file bounds nothing.
+    if claimed > stored:
+        raise ValueError(
+            f"{dataset.name!r} in the weights file claims {claimed:,} bytes, and "
+            f"{stored:,} are stored: a damaged or a compressed file."
+        )
+    return claimed
+
+
+class _Trial(keras.StatelessScope):
+    """Variables without values. Their initialisers must not run where they are big."""
+
+    def __init__(self, limit):
+        super().__init__(initialize_variables=False)
+        self.limit = limit
+
+    def get_current_value(self, variable):
+        # A layer that reads its variables in `build` has them initialised.
+        if math.prod(variable.shape) > self.limit:
+            raise ValueError(
+                f"Its config describes the variable {variable.path!r} of shape "
+                f"{tuple(variable.shape)}, which the weights file cannot hold."
+            )
+        return super().get_current_value(variable)
+
+
+def _describe(config, limit, custom_objects):
+    with _Trial(limit):
+        model = keras.saving.deserialize_keras_object(
+            config, custom_objects=custom_objects, safe_mode=True
+        )
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"Its config describes no model. Received: {type(model).__name__}"
+            )
+        return sum(math.prod(v.shape) for v in model.weights)
