@@ -1,5 +1,202 @@
 """Which objects the config of a preset may ask for."""
 
+import re
+import sys
+
+import keras
+
+# Levels of brackets. Keras needs several frames of the stack for each.
+MAX_LEVELS = 100
+
+# Layers that run code from the preset, or load files that it names.
+REFUSED = ("FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper")
+
+# Where Keras keeps what models are made of.
+MODULES = (
+    "keras",
+    *(
+        f"keras.{name}"
+        for name in (
+            "activations",
+            "constraints",
+            "dtype_policies",
+            "initializers",
+            "layers",
+            "losses",
+            "metrics",
+            "models",
+            "ops",
+            "quantizers",
+            "random",
+            "regularizers",
+        )
+    ),
+)
+FUNCTION_MODULES = (
+    "builtins",
+    "keras.activations",
+    "keras.constraints",
+    "keras.initializers",
+    "keras.losses",
+    "keras.metrics",
+    "keras.ops",
+    "keras.regularizers",
+)
+# Values that Keras writes like objects.
+VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__")
+NUMBER = re.compile(r"bool|u?int\d+|b?float\d+(_e\d+m\d+\w*)?|complex\d+")
+
 
 def check_config(config, custom_objects=None):
-    return dict(custom_objects or {})
+    """Refuse a config that asks for anything but layers that are known to be safe.
+
+    Those are layers of Keras, of this package, and what was registered with Keras or
+    is in `custom_objects`. Keras itself refuses most of the rest, but only while it
+    builds the model, and after it has imported modules.
+
+    Args:
+        config: dict, a serialised model.
+        custom_objects: dict of names and classes or functions.
+
+    Returns:
+        Dict of the registered objects that the config names, `custom_objects`
+        included: scopes such as `keras.saving.custom_object_scope` hold in one thread
+        only.
+
+    Raises:
+        ValueError: if the config asks for anything else.
+    """
+    objects = dict(custom_objects or {})
+    if not isinstance(config.get("class_name"), str):
+        raise ValueError("Its config describes no object: it has no 'class_name'.")
+    for value in walk(config):
+        if isinstance(value, str):
+            _collect(value, objects)
+        elif isinstance(value, dict):
+            if "class_name" in value or "registered_name" in value:
+                _check_object(value, objects)
+            _check_entries(value)
+    return objects
+
+
+def walk(config):
+    """All values inside of JSON data, itself included.
+
+    Raises:
+        ValueError: if it is nested too deeply.
+    """
+    level = [config]
+    for _ in range(MAX_LEVELS):
+        yield from level
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"Its config is nested more than {MAX_LEVELS} levels deep.")
+
+
+def _collect(name, objects):
+    item = objects.get(name)
+    if item is None:
+        item = keras.saving.get_registered_object(name)
+    if item is not None:
+        objects[name] = item
+    return item
+
+
+def _check_object(value, objects):
+    names = [value.get(key) for key in ("class_name", "registered_name")]
+    module = value.get("module")
+    for name in (*names, module):
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"Its config names an object by no name: {name!r}.")
+    name, registered = names
+    if name == "__lambda__":
+        raise ValueError("Its config holds Python code, a lambda, which is not run.")
+    if name in VALUES or name == "__slice__":
+        return _check_value(name, value.get("config"))
+    if name == "function":
+        name, registered = value.get("config"), value.get("config")
+        if not isinstance(name, str):
+            raise ValueError(f"Its config names a function by no name: {name!r}.")
+        allowed = module is None or module in FUNCTION_MODULES
+    else:
+        allowed = _is_keras(module, name)
+    item = next(
+        (o for o in (_collect(n, objects) for n in (registered, name) if n) if o), None
+    )
+    if item is None and module and module.split(".")[0] == "keras_hub":
+        item = _of_keras_hub(module, name)
+    for refused in REFUSED:
+        if refused in (name, registered) or item is getattr(keras.layers, refused, 0):
+            raise ValueError(
+                f"Its config asks for a `{refused}` layer, which may run any code. "
+                "Only those who trust the preset should load it, by "
+                "`keras.saving.load_model(directory, safe_mode=False)`."
+            )
+    if item is not None:
+        _check_keras_hub(item)
+    elif not allowed:
+        raise ValueError(
+            f"Its config asks for {registered or name!r} of the module {module!r}, "
+            "which is neither a part of Keras nor registered with it. Import the "
+            "package that defines it, or give it in `custom_objects`, if you trust it."
+        )
+
+
+def _is_keras(module, name):
+    if module is None:
+        # Then Keras takes the name for one of its own.
+        return True
+    # Functional models and operations are saved by their private modules.
+    private = module.split(".")[:2] == ["keras", "src"]
+    public = module in MODULES and isinstance(
+        getattr(sys.modules.get(module), name or "", None), type
+    )
+    return private or public
+
+
+def _of_keras_hub(module, name):
+    if module not in sys.modules:
+        raise ValueError(
+            f"Its config asks for {name!r} of KerasHub. Import `keras_hub` first."
+        )
+    return getattr(sys.modules[module], name, None)
+
+
+def _check_keras_hub(item):
+    """Of KerasHub, single layers: its models load files, and loop over any number."""
+    if getattr(item, "__module__", "").split(".")[0] != "keras_hub":
+        return
+    layer = isinstance(item, type) and issubclass(item, keras.layers.Layer)
+    if not layer or issubclass(item, keras.Model) or hasattr(item, "save_assets"):
+        raise ValueError(
+            f"Its config asks for {item.__name__!r} of KerasHub. Load such presets by "
+            "KerasHub itself."
+        )
+
+
+def _check_value(name, content):
+    if name in ("__tensor__", "__numpy__"):
+        dtype = content.get("dtype") if isinstance(content, dict) else None
+        # A dtype such as "U1000000000" takes gigabytes a letter.
+        if not isinstance(dtype, str) or not NUMBER.fullmatch(dtype):
+            raise ValueError(f"Its config holds an array of dtype {dtype!r}.")
+
+
+def _check_entries(value):
+    if value.get("stateful") is True:
+        raise ValueError(
+            "Its config asks for a stateful recurrent layer, whose state is of a size "
+            "that no file bounds."
+        )
+    vocabulary = value.get("vocabulary")
+    if isinstance(vocabulary, str):
+        raise ValueError(
+            f"Its config asks for the file {vocabulary!r}, a vocabulary. The terms "
+            "themselves must be in the config."
+        )

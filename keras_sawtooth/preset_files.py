@@ -9,6 +9,7 @@ import tempfile
 import keras
 
 from keras_sawtooth.preset_config import check_config
+from keras_sawtooth.preset_config import walk
 from keras_sawtooth.preset_size import check_size
 from keras_sawtooth.weights import refuse_nan
 
@@ -21,7 +22,7 @@ FILES = (CONFIG, WEIGHTS, METADATA)
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def load(directory, root, label, custom_objects=None, dry=False):
+def load(directory, root, label, custom_objects=None):
     """Load the model of a preset, after checks of all of its files.
 
     Args:
@@ -30,10 +31,9 @@ def load(directory, root, label, custom_objects=None, dry=False):
             resolved. If it is `directory` itself, links are refused.
         label: str. What errors call the preset.
         custom_objects: dict of names and classes or functions.
-        dry: bool. Whether to stop after the checks.
 
     Returns:
-        The model, uncompiled, or `None`.
+        The model, uncompiled.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -46,7 +46,7 @@ def load(directory, root, label, custom_objects=None, dry=False):
         config = without_compilation(read_json(directory / CONFIG))
         objects = check_config(config, custom_objects)
         check_size(config, directory / WEIGHTS, objects)
-        return None if dry else _build(config, directory / WEIGHTS, objects)
+        return _build(config, directory / WEIGHTS, objects)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -91,6 +91,11 @@ def read_json(path):
         raise ValueError(
             f"{path.name!r} must hold a JSON object. Received: {type(content).__name__}"
         )
+    try:
+        for _ in walk(content):
+            pass
+    except ValueError as error:
+        raise ValueError(f"{path.name!r} is nested too deeply. {error}") from error
     return content
 
 

@@ -10,8 +10,10 @@ BUILT_IN = pathlib.Path(__file__).parent / "builtin_presets"
 # Files of a preset that are downloaded: the ones that are read.
 FILES = ("config.json", "model.weights.h5", "metadata.json")
 
-HF = re.compile(r"hf://([\w.-]+/[\w.-]+)", re.ASCII)
-KAGGLE = re.compile(r"kaggle://([\w.-]+(?:/[\w.-]+){3}(?:/\d+)?)", re.ASCII)
+# No part of a handle is "..", or anything else that leads elsewhere.
+PART = r"\w(?:[\w.-]*\w)?"
+HF = re.compile(rf"hf://({PART}/{PART})", re.ASCII)
+KAGGLE = re.compile(rf"kaggle://({PART}(?:/{PART}){{3}}(?:/\d+)?)", re.ASCII)
 
 
 def built_in_presets():

@@ -9,12 +9,15 @@ import tempfile
 
 import keras
 
+from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import METADATA
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import load
+from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
+from keras_sawtooth.preset_size import leaving_no_trace
 from keras_sawtooth.release import trainers
 
 # Kept when a preset is replaced.
@@ -73,7 +76,10 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
     target = pathlib.Path(os.path.abspath(check_target(directory, overwrite)))
     with written_whole(target) as draft:
         _write(model, draft, metadata)
-        load(draft, draft, f"preset in {str(directory)!r}", dry=True)
+        # Here, because scopes of custom objects hold in this thread only.
+        objects = check_config(read_json(draft / CONFIG))
+        label = f"preset in {str(directory)!r}"
+        leaving_no_trace(load, draft, draft, label, objects)
 
 
 def check_target(directory, overwrite, files=FILES):

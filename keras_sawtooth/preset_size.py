@@ -1,6 +1,8 @@
 """What a preset would take in memory, before it takes it."""
 
+import copy
 import math
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -26,15 +28,24 @@ def check_size(config, path, custom_objects):
     """
     elements = count_elements(path)
     limit = SPARE_FACTOR * elements + SPARE
-    # Keras lists uninitialised variables, and names, by thread: in one of its own
-    # the trial leaves no trace.
-    with ThreadPoolExecutor(1) as executor:
-        described = executor.submit(_describe, config, limit, custom_objects).result()
+    described = leaving_no_trace(_describe, config, limit, custom_objects)
     if described > limit:
         raise ValueError(
             f"Its config describes a model with {described:,} weights, and the weights "
             f"file holds {elements:,}."
         )
+
+
+def leaving_no_trace(function, *arguments):
+    """Call a function that builds a model which is not kept."""
+    # Layers without a seed draw one.
+    state = random.getstate()
+    try:
+        # Keras lists names, and variables to be initialised, by thread.
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(function, *arguments).result()
+    finally:
+        random.setstate(state)
 
 
 def count_elements(path):
@@ -61,8 +72,8 @@ def count_elements(path):
                 if isinstance(item, h5py.Group):
                     groups.append(item)
                     continue
-                total += math.prod(item.shape)
                 stored += _stored_bytes(item)
+                total += math.prod(item.shape)
     # Arrays that lie over each other in the file.
     if stored > size:
         raise ValueError(
@@ -118,11 +129,17 @@ class _Trial(keras.StatelessScope):
 
 def _describe(config, limit, custom_objects):
     with _Trial(limit):
+        # Keras changes the dicts that it reads.
         model = keras.saving.deserialize_keras_object(
-            config, custom_objects=custom_objects, safe_mode=True
+            copy.deepcopy(config), custom_objects=custom_objects, safe_mode=True
         )
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"Its config describes no model. Received: {type(model).__name__}"
+            )
+        if not model.built:
+            raise ValueError(
+                "Its config describes a model that is not built: the shape of its "
+                "input is missing."
             )
         return sum(math.prod(v.shape) for v in model.weights)
