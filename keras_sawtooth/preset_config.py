@@ -1,5 +1,6 @@
 """Which objects the config of a preset may ask for."""
 
+import importlib
 import re
 import sys
 
@@ -10,6 +11,11 @@ MAX_LEVELS = 100
 
 # Layers that run code from the preset, or load files that it names.
 REFUSED = ("FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper")
+
+# Classes of `keras_sawtooth.hub`.
+HUB = tuple(
+    f"keras_sawtooth>Sawtooth{name}" for name in ("Backbone", "Classifier", "Regressor")
+)
 
 # Where Keras keeps what models are made of.
 MODULES = (
@@ -100,6 +106,9 @@ def walk(config):
 
 
 def _collect(name, objects):
+    if name in HUB:
+        # Registers them. Not at import time: it needs KerasHub.
+        importlib.import_module("keras_sawtooth.hub")
     item = objects.get(name)
     if item is None:
         item = keras.saving.get_registered_object(name)

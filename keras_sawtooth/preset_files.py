@@ -1,5 +1,6 @@
 """The directory of a preset: read and checked before anything is built from it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -26,11 +27,7 @@ def load(directory, root, label, custom_objects=None):
     """Load the model of a preset, after checks of all of its files.
 
     Args:
-        directory: path of the preset.
-        root: path of the directory that its files must lie in, symbolic links
-            resolved. If it is `directory` itself, links are refused.
-        label: str. What errors call the preset.
-        custom_objects: dict of names and classes or functions.
+        directory, root, label, custom_objects: see `check`.
 
     Returns:
         The model, uncompiled.
@@ -40,14 +37,39 @@ def load(directory, root, label, custom_objects=None):
         ValueError: if the preset is damaged, asks for what is not allowed, or
             does not fit its weights.
     """
-    try:
+    config, objects = check(directory, root, label, custom_objects)
+    with refusing(label):
+        return _build(config, directory / WEIGHTS, objects)
+
+
+def check(directory, root, label, custom_objects=None):
+    """Check the files of a preset.
+
+    Args:
+        directory: path of the preset.
+        root: path of the directory that its files must lie in, symbolic links
+            resolved. If it is `directory` itself, links are refused.
+        label: str. What errors call the preset.
+        custom_objects: dict of names and classes or functions.
+
+    Returns:
+        Pair of the config, a dict, and a dict of the registered objects in it.
+    """
+    with refusing(label):
         check_files(directory, root)
         read_json(directory / METADATA)
         config = without_compilation(read_json(directory / CONFIG))
         objects = check_config(config, custom_objects)
-        check_size(config, directory / WEIGHTS, objects)
-        return _build(config, directory / WEIGHTS, objects)
-    except FileNotFoundError:
+        check_size(config, [directory / WEIGHTS], objects)
+    return config, objects
+
+
+@contextlib.contextmanager
+def refusing(label):
+    """Errors say which preset cannot be loaded."""
+    try:
+        yield
+    except (FileNotFoundError, ImportError):
         raise
     except Exception as error:
         raise ValueError(f"The {label} cannot be loaded. {error}") from error

@@ -37,11 +37,12 @@ def built_in_presets():
     return presets
 
 
-def locate(handle):
+def locate(handle, optional=()):
     """Where the files of a preset are.
 
     Args:
         handle: str or path, see `from_preset`.
+        optional: names of files to be downloaded, too, if there are any.
 
     Returns:
         Pair of paths: the directory of the files, and the one that they must not
@@ -56,9 +57,9 @@ def locate(handle):
     if "://" in name:
         scheme = name.split("://")[0]
         if scheme == "hf":
-            return _download_hf(name)
+            return _download_hf(name, optional)
         if scheme == "kaggle":
-            return _download_kaggle(name)
+            return _download_kaggle(name, optional)
         raise ValueError(
             "Handles of hubs start with 'hf://' or 'kaggle://'. "
             f"Received: handle={handle!r}"
@@ -75,7 +76,7 @@ def locate(handle):
     return directory, directory
 
 
-def _download_hf(handle):
+def _download_hf(handle, optional):
     match = HF.fullmatch(handle)
     if not match:
         raise ValueError(
@@ -84,14 +85,14 @@ def _download_hf(handle):
         )
     hub = _import("huggingface_hub", handle)
     directory = pathlib.Path(
-        hub.snapshot_download(repo_id=match[1], allow_patterns=list(FILES))
+        hub.snapshot_download(repo_id=match[1], allow_patterns=[*FILES, *optional])
     )
     # Its cache: models--owner--name/snapshots/revision/ with links to .../blobs/.
     linked = any((directory / name).is_symlink() for name in FILES)
     return directory, directory.parents[1] if linked else directory
 
 
-def _download_kaggle(handle):
+def _download_kaggle(handle, optional):
     match = KAGGLE.fullmatch(handle)
     if not match:
         raise ValueError(
@@ -101,6 +102,14 @@ def _download_kaggle(handle):
         )
     hub = _import("kagglehub", handle)
     paths = [pathlib.Path(hub.model_download(match[1], path=name)) for name in FILES]
+    for name in optional:
+        try:
+            hub.model_download(match[1], path=name)
+        except Exception as error:
+            # How the two servers say that there is no such file; as in KerasHub.
+            absent = ("404 Client Error", "is not present in the model files")
+            if not any(text in str(error) for text in absent):
+                raise
     return paths[0].parent, paths[0].parent
 
 

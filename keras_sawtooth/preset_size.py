@@ -14,25 +14,25 @@ SPARE_FACTOR = 4
 KINDS = "biufcV"
 
 
-def check_size(config, path, custom_objects):
-    """Refuse a model that is larger than its weights file.
+def check_size(config, paths, custom_objects):
+    """Refuse a model that is larger than its weights files.
 
     Args:
         config: dict, a serialised model that was checked already.
-        path: path of its weights file.
+        paths: list of the paths of its weights files.
         custom_objects: dict of what the config refers to.
 
     Raises:
         ValueError: if the file claims more than it holds, or the config describes a
             model that is not of its size.
     """
-    elements = count_elements(path)
+    elements = sum(map(count_elements, paths))
     limit = SPARE_FACTOR * elements + SPARE
     described = leaving_no_trace(_describe, config, limit, custom_objects)
     if described > limit:
         raise ValueError(
             f"Its config describes a model with {described:,} weights, and the weights "
-            f"file holds {elements:,}."
+            f"file holds {elements:,} numbers."
         )
 
 

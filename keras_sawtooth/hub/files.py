@@ -1,0 +1,84 @@
+"""The directories of KerasHub's presets: checked, and written whole."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+
+from keras_sawtooth.preset_config import HUB
+from keras_sawtooth.preset_config import check_config
+from keras_sawtooth.preset_files import CONFIG
+from keras_sawtooth.preset_files import WEIGHTS
+from keras_sawtooth.preset_files import check
+from keras_sawtooth.preset_files import check_files
+from keras_sawtooth.preset_files import read_json
+from keras_sawtooth.preset_files import refusing
+from keras_sawtooth.preset_files import without_compilation
+from keras_sawtooth.preset_handles import built_in_presets
+from keras_sawtooth.preset_handles import locate
+from keras_sawtooth.preset_size import check_size
+
+TASK = "task.json"
+TASK_WEIGHTS = "task.weights.h5"
+
+
+class Presets:
+    """`cls.presets`: the built-in presets that the class can load."""
+
+    def __get__(self, instance, owner):
+        return {
+            name: {
+                "metadata": {
+                    "description": facts["description"],
+                    "params": facts["parameters"],
+                    "path": "sawtooth",
+                }
+            }
+            for name, facts in built_in_presets().items()
+            if _class_of(name) in HUB
+        }
+
+
+def _class_of(name):
+    return read_json(locate(name)[0] / CONFIG)["registered_name"]
+
+
+def checked(preset, task=False):
+    """Where a preset is, after all checks, and the dtype it was saved with."""
+    directory, root = locate(preset, (TASK, TASK_WEIGHTS) if task else ())
+    label = f"preset {str(preset)!r}"
+    config, _ = check(directory, root, label)
+    if config.get("registered_name") not in HUB:
+        raise ValueError(
+            f"The {label} holds a {config['class_name']!r}, which is no backbone. Load "
+            "it by `keras_sawtooth.from_preset`."
+        )
+    if task and (directory / TASK).exists():
+        with refusing(label):
+            check_files(directory, root, (TASK, TASK_WEIGHTS))
+            task_config = without_compilation(read_json(directory / TASK))
+            objects = check_config(task_config)
+            # A task compiles itself, for which its variables need values.
+            task_config["config"] = {**task_config["config"], "compile": False}
+            weights = [directory / WEIGHTS, directory / TASK_WEIGHTS]
+            check_size(task_config, weights, objects)
+    dtype = config["config"].get("dtype")
+    return directory, None if dtype is None else keras.dtype_policies.get(dtype)
+
+
+@contextlib.contextmanager
+def complete(directory):
+    """A draft of files that are put into a directory together, as whole files."""
+    directory = pathlib.Path(os.path.abspath(directory))
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-")
+    try:
+        yield draft
+        directory.mkdir(exist_ok=True)
+        for name in os.listdir(draft):
+            os.replace(os.path.join(draft, name), directory / name)
+    finally:
+        shutil.rmtree(draft)

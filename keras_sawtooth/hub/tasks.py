@@ -1,0 +1,198 @@
+"""Tasks on top of `SawtoothBackbone`: regression and classification."""
+
+import keras
+import keras_hub
+
+from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.arguments import check_number
+from keras_sawtooth.hub.backbone import SawtoothBackbone
+from keras_sawtooth.hub.files import Presets
+from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import complete
+from keras_sawtooth.preset_files import refusing
+from keras_sawtooth.release import flatten_layers
+
+
+class SawtoothTask(keras_hub.models.Task):
+    """What the tasks below share: one dense layer behind the backbone."""
+
+    backbone_cls = SawtoothBackbone
+    presets = Presets()
+
+    def __init__(self, backbone, units, preprocessor, activation, dropout, **kwargs):
+        dropout = check_number("dropout", dropout, 0, 1)
+
+        # === Layers ===
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+        dtype = backbone.dtype_policy
+        self.output_dropout = keras.layers.Dropout(
+            dropout, dtype=dtype, name="output_dropout"
+        )
+        self.output_dense = keras.layers.Dense(
+            units, activation=activation, dtype=dtype, name="predictions"
+        )
+
+        # === Functional Model ===
+        inputs = backbone.input
+        outputs = self.output_dense(self.output_dropout(backbone(inputs)))
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+        # === Config ===
+        self.dropout = dropout
+
+    def get_config(self):
+        return {**super().get_config(), "dropout": self.dropout}
+
+    def compile_from_config(self, config):
+        # Keras leaves it to classes whose `compile` is their own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Load the task of a preset, or put a new head on the backbone of one.
+
+        Args:
+            preset: str. A handle, see `keras_sawtooth.from_preset`, which says what
+                is checked and refused.
+            load_weights: bool. Whether to load the weights, too.
+            **kwargs: arguments of the class that replace those in the preset. With
+                another number of outputs, the head starts anew.
+        """
+        directory, dtype = checked(preset, task=True)
+        kwargs["dtype"] = kwargs.get("dtype") or dtype
+        with refusing(f"preset {str(preset)!r}"):
+            if "num_outputs" in kwargs and "backbone" not in kwargs:
+                # KerasHub knows of `num_classes` only.
+                kwargs["backbone"] = SawtoothBackbone.from_preset(
+                    directory, load_weights, dtype=kwargs.pop("dtype")
+                )
+                return cls(**kwargs)
+            return super().from_preset(str(directory), load_weights, **kwargs)
+
+    def fit(self, x=None, y=None, **kwargs):
+        """See `keras.Model.fit`."""
+        if self.preprocessor is None:
+            # KerasHub makes a dataset of arrays, and Keras would not shuffle it.
+            return keras.Model.fit(self, x, y, **kwargs)
+        return super().fit(x, y, **kwargs)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save the task to a preset directory, see KerasHub."""
+        with complete(preset_dir) as draft:
+            super().save_to_preset(str(draft), max_shard_size)
+
+    def save_task_weights(self, filepath):
+        # KerasHub's own method would save the state of the optimiser, too.
+        keras.saving.save_weights(self, filepath, objects_to_skip=self._not_ours())
+
+    def load_task_weights(self, filepath):
+        keras.saving.load_weights(self, filepath, objects_to_skip=self._not_ours())
+
+    def _not_ours(self):
+        # A task that was never compiled has no such attribute.
+        optimizer = getattr(self, "optimizer", None)
+        return [*flatten_layers(self.backbone), optimizer]
+
+
+@keras.saving.register_keras_serializable(package="keras_sawtooth")
+class SawtoothRegressor(SawtoothTask):
+    """A `SawtoothBackbone` with a linear output, for regression.
+
+    Args:
+        backbone: a `SawtoothBackbone`.
+        num_outputs: int. Number of predicted values.
+        preprocessor: `None`, or a layer or callable for the inputs.
+        dropout: float. Rate of the dropout in front of the output.
+        **kwargs: `name`; `compile=False` leaves the task uncompiled.
+
+    Example:
+
+    >>> from keras_sawtooth.hub import SawtoothBackbone, SawtoothRegressor
+    >>> task = SawtoothRegressor(SawtoothBackbone(num_features=3))
+    >>> x = np.random.normal(size=(32, 3))
+    >>> history = task.fit(x, x.sum(axis=1), verbose=0)
+    >>> task.predict(x, verbose=0).shape
+    (32, 1)
+    """
+
+    def __init__(
+        self, backbone, num_outputs=1, preprocessor=None, dropout=0.0, **kwargs
+    ):
+        num_outputs = check_integer("num_outputs", num_outputs, 1)
+        super().__init__(backbone, num_outputs, preprocessor, None, dropout, **kwargs)
+        self.num_outputs = num_outputs
+
+    def get_config(self):
+        return {**super().get_config(), "num_outputs": self.num_outputs}
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        """See `keras.Model.compile`. Default: Adam on the mean squared error."""
+        super().compile(
+            keras.optimizers.Adam() if optimizer == "auto" else optimizer,
+            keras.losses.MeanSquaredError() if loss == "auto" else loss,
+            metrics=[keras.metrics.RootMeanSquaredError()]
+            if metrics == "auto"
+            else metrics,
+            **kwargs,
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_sawtooth")
+class SawtoothClassifier(SawtoothTask):
+    """A `SawtoothBackbone` with one output a class, for integer labels.
+
+    Args:
+        backbone: a `SawtoothBackbone`.
+        num_classes: int.
+        preprocessor: `None`, or a layer or callable for the inputs.
+        activation: activation of the output, such as `"softmax"`. By default the
+            outputs are logits.
+        dropout: float. Rate of the dropout in front of the output.
+        **kwargs: `name`; `compile=False` leaves the task uncompiled.
+
+    Example:
+
+    >>> from keras_sawtooth.hub import SawtoothBackbone, SawtoothClassifier
+    >>> task = SawtoothClassifier(SawtoothBackbone(num_features=3), num_classes=5)
+    >>> task.predict(np.zeros((2, 3)), verbose=0).shape
+    (2, 5)
+    """
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        activation=None,
+        dropout=0.0,
+        **kwargs,
+    ):
+        num_classes = check_integer("num_classes", num_classes, 1)
+        self.activation = keras.activations.get(activation)
+        super().__init__(
+            backbone, num_classes, preprocessor, activation, dropout, **kwargs
+        )
+        self.num_classes = num_classes
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "activation": keras.activations.serialize(self.activation),
+        }
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        """See `keras.Model.compile`. Defaults: Adam, cross-entropy and accuracy."""
+        if loss == "auto":
+            from_logits = self.activation is not keras.activations.softmax
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
+        super().compile(
+            keras.optimizers.Adam() if optimizer == "auto" else optimizer,
+            loss,
+            metrics=[keras.metrics.SparseCategoricalAccuracy()]
+            if metrics == "auto"
+            else metrics,
+            **kwargs,
+        )

@@ -1,0 +1,403 @@
+"""Backbone and tasks for KerasHub, as its users load, train, save and share them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from backend import to_numpy
+
+import keras_sawtooth as ks
+from keras_sawtooth import preset_handles
+
+# Before anything is imported from `keras_sawtooth.hub`, which needs it.
+keras_hub = pytest.importorskip("keras_hub")
+
+from keras_sawtooth.hub import SawtoothBackbone  # noqa: E402
+from keras_sawtooth.hub import SawtoothClassifier  # noqa: E402
+from keras_sawtooth.hub import SawtoothRegressor  # noqa: E402
+
+FULL = {
+    "num_layers": 3,
+    "hidden_dim": 5,
+    "depth": 2,
+    "scales": "free",
+    "normalize_inputs": True,
+    "normalization": "batch",
+    "dropout": 0.25,
+    "residual": True,
+}
+BACKBONE_FILES = ["config.json", "metadata.json", "model.weights.h5"]
+TASK_FILES = sorted([*BACKBONE_FILES, "task.json", "task.weights.h5"])
+
+
+def backbone(**arguments):
+    return SawtoothBackbone(4, **{"num_layers": 2, "hidden_dim": 3, **arguments})
+
+
+def randomised(model):
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+def assert_same(model, loaded):
+    assert type(loaded) is type(model)
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        assert (a.name, a.dtype) == (b.name, b.dtype)
+        np.testing.assert_array_equal(to_numpy(a.value), to_numpy(b.value))
+    first, second = ({**m.get_config(), "backbone": 0} for m in (model, loaded))
+    assert first == second
+
+
+PHASES = [True, False, [True, False, False]]
+
+
+@pytest.mark.parametrize("constrained", PHASES)
+def test_backbone(constrained, tmp_path):
+    model = randomised(backbone(**FULL, constrained=constrained))
+    assert model.constrained == constrained
+    model.save_to_preset(tmp_path / "preset")
+    assert sorted(os.listdir(tmp_path / "preset")) == BACKBONE_FILES
+    assert os.listdir(tmp_path) == ["preset"]
+    for load in (
+        SawtoothBackbone.from_preset,
+        keras_hub.models.Backbone.from_preset,
+        ks.from_preset,
+        keras.saving.load_model,
+    ):
+        assert_same(model, load(str(tmp_path / "preset")))
+    fresh = SawtoothBackbone.from_preset(tmp_path / "preset", load_weights=False)
+    assert fresh.constrained == constrained
+
+
+def test_what_a_backbone_computes():
+    model = randomised(backbone(residual=True, normalize_inputs=True))
+    data = np.random.default_rng(1).normal(3, 2, size=(64, 4)).astype("float32")
+    model.input_normalization.adapt(data)
+    first, second = model.sawtooth_layers
+    x = (data - data.mean(axis=0)) / data.std(axis=0)
+    hidden = first(x)
+    np.testing.assert_allclose(
+        to_numpy(model(data)), to_numpy(hidden + second(hidden)), rtol=1e-3, atol=1e-4
+    )
+
+
+BAD = [
+    {"num_features": 0},
+    {"num_layers": 0},
+    {"num_layers": 10**9},
+    {"hidden_dim": 2.5},
+    {"depth": 0},
+    {"normalization": "group"},
+    {"dropout": 1},
+    {"constrained": [True]},
+    {"constrained": 1},
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_arguments_are_quoted(bad):
+    (name, value), *_ = bad.items()
+    with pytest.raises(ValueError) as error:
+        SawtoothBackbone(**{"num_features": 4, **bad})
+    assert f"{name}={value!r}" in str(error.value)
+    with pytest.raises(ValueError, match="num_outputs=0"):
+        SawtoothRegressor(backbone(), num_outputs=0)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16", "bfloat16"])
+def test_the_saved_dtype_is_kept(dtype, tmp_path):
+    """KerasHub itself loads with the dtype policy of the moment."""
+    task = SawtoothRegressor(randomised(backbone(dtype=dtype)), num_outputs=2)
+    task.save_to_preset(tmp_path)
+    for loaded in (
+        SawtoothBackbone.from_preset(tmp_path),
+        SawtoothRegressor.from_preset(tmp_path).backbone,
+        SawtoothRegressor.from_preset(tmp_path, num_outputs=3).backbone,
+    ):
+        assert_same(task.backbone, loaded)
+        assert loaded.sawtooth_layers[0].dtype_policy.name == dtype
+    other = SawtoothBackbone.from_preset(tmp_path, dtype="float32")
+    assert other.sawtooth_layers[0].dtype_policy.name == "float32"
+
+
+def data(rows=32):
+    x = np.random.default_rng(0).normal(size=(rows, 4)).astype("float32")
+    return x, x[:, :1] * x[:, 1:2]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A regressor that was released while it was trained."""
+    keras.utils.set_random_seed(0)
+    task = SawtoothRegressor(backbone())
+    task.compile(run_eagerly=True)
+    x, y = data()
+    task.fit(x, y, epochs=2, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert task.backbone.constrained is False
+    return task
+
+
+def test_a_trained_task(trained, tmp_path):
+    task, optimizer = trained, trained.optimizer
+    before = [to_numpy(v.value) for v in optimizer.variables]
+    task.save_to_preset(tmp_path / "preset")
+    assert sorted(os.listdir(tmp_path / "preset")) == TASK_FILES
+    # No state of the optimiser in the files, and all of it in the task.
+    assert task.compiled and task.optimizer is optimizer
+    for value, variable in zip(before, optimizer.variables, strict=True):
+        np.testing.assert_array_equal(value, to_numpy(variable.value))
+    for name in ("task", "model"):
+        names = []
+        with h5py.File(tmp_path / f"preset/{name}.weights.h5") as file:
+            file.visit(names.append)
+        assert not [name for name in names if "optimizer" in name]
+    assert "compile_config" not in (tmp_path / "preset/task.json").read_text()
+
+    loaded = SawtoothRegressor.from_preset(tmp_path / "preset")
+    assert_same(task, loaded)
+    assert loaded.compiled and loaded.backbone.constrained is False
+    plain = SawtoothRegressor.from_preset(tmp_path / "preset", compile=False)
+    assert_same(task, plain)
+    assert not plain.compiled
+    assert_same(task.backbone, ks.from_preset(tmp_path / "preset"))
+
+
+def test_another_head_on_the_same_backbone(trained, tmp_path):
+    trained.save_to_preset(tmp_path)
+    for task in (
+        SawtoothClassifier.from_preset(tmp_path, num_classes=3),
+        SawtoothRegressor.from_preset(tmp_path, num_outputs=3),
+    ):
+        assert task.output_shape == (None, 3)
+        assert_same(trained.backbone, task.backbone)
+    trained.backbone.save_to_preset(tmp_path / "backbone")
+    task = SawtoothRegressor.from_preset(tmp_path / "backbone")
+    assert_same(trained.backbone, task.backbone)
+
+
+def test_release_by_hand(tmp_path):
+    task = SawtoothClassifier(
+        backbone(), num_classes=3, activation="softmax", dropout=0.5
+    )
+    x, _ = data()
+    before = task.predict(x, verbose=0)
+    assert len(ks.release(task)) == 2
+    np.testing.assert_allclose(task.predict(x, verbose=0), before, atol=1e-5)
+    task.save_to_preset(tmp_path)
+    loaded = SawtoothClassifier.from_preset(tmp_path)
+    assert_same(task, loaded)
+    assert loaded.activation is keras.activations.softmax
+    assert loaded.backbone.constrained is False
+
+
+def test_arrays_are_shuffled():
+    """KerasHub's own `fit` would not do it, and warns."""
+    task = SawtoothRegressor(backbone(num_layers=1))
+    task.compile("sgd", "mse", run_eagerly=True)
+    batches = []
+
+    class Record(keras.layers.Layer):
+        def call(self, x):
+            batches.append(to_numpy(x))
+            return x
+
+    x, y = data()
+    record = Record()
+    task.call = lambda inputs, **arguments: SawtoothRegressor.call(
+        task, record(inputs), **arguments
+    )
+    task.fit(x, y, batch_size=8, verbose=0)
+    seen = np.concatenate(batches[-4:])
+    assert not np.array_equal(seen, x)
+    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(x, axis=0))
+
+
+def test_a_preprocessor():
+    task = SawtoothRegressor(backbone(), preprocessor=keras.layers.Rescaling(2.0))
+    x, _ = data()
+    expected = to_numpy(task(2 * x))
+    np.testing.assert_allclose(task.predict(x, verbose=0), expected, rtol=1e-5)
+
+
+def test_keras_saves_tasks_too(trained, tmp_path):
+    trained.save(tmp_path / "task.keras")
+    loaded = keras.saving.load_model(tmp_path / "task.keras")
+    assert_same(trained, loaded)
+    for a, b in zip(
+        trained.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(to_numpy(a.value), to_numpy(b.value))
+
+
+def test_presets_of_a_class(tmp_path, monkeypatch):
+    assert set(SawtoothBackbone.presets) <= set(ks.presets)
+    built_in = tmp_path / "built_in"
+    model = randomised(backbone())
+    model.save_to_preset(built_in / "sawtooth_hub")
+    ks.save_to_preset(
+        keras.Sequential([keras.Input((2,)), ks.SawtoothDense(2)]),
+        built_in / "sawtooth_plain",
+    )
+    monkeypatch.setattr(preset_handles, "BUILT_IN", built_in)
+    for cls in (SawtoothBackbone, SawtoothRegressor, SawtoothClassifier):
+        assert set(cls.presets) == {"sawtooth_hub"}
+    metadata = SawtoothBackbone.presets["sawtooth_hub"]["metadata"]
+    assert metadata["params"] == model.count_params()
+    assert_same(model, SawtoothBackbone.from_preset("sawtooth_hub"))
+    with pytest.raises(ValueError, match="'Sequential', which is no backbone"):
+        SawtoothBackbone.from_preset("sawtooth_plain")
+
+
+def test_models_of_keras_hub_save_themselves(tmp_path):
+    with pytest.raises(TypeError, match="Call its method"):
+        ks.save_to_preset(backbone(), tmp_path / "preset")
+
+
+# Sharing
+
+
+@pytest.fixture
+def fake_hf(monkeypatch, tmp_path):
+    """Hugging Face as a directory, and what it was asked."""
+    remote, asked = tmp_path / "remote", []
+
+    def upload_folder(repo_id, folder_path):
+        asked.append(("upload", repo_id))
+        shutil.copytree(folder_path, remote)
+
+    def snapshot_download(repo_id, allow_patterns):
+        asked.append(("download", repo_id, sorted(allow_patterns)))
+        return str(remote)
+
+    import huggingface_hub
+
+    for name, function in {
+        "create_repo": lambda repo_id, exist_ok: types.SimpleNamespace(repo_id=repo_id),
+        "file_exists": lambda repo_id, filename: False,
+        "upload_folder": upload_folder,
+        "snapshot_download": snapshot_download,
+    }.items():
+        monkeypatch.setattr(huggingface_hub, name, function)
+    return remote, asked
+
+
+def test_upload_to_hugging_face(trained, fake_hf, tmp_path):
+    remote, asked = fake_hf
+    trained.save_to_preset(tmp_path / "preset")
+    keras_hub.upload_preset("hf://me/net", str(tmp_path / "preset"))
+    assert sorted(os.listdir(remote)) == sorted([*TASK_FILES, "README.md"])
+    assert_same(trained, SawtoothRegressor.from_preset("hf://me/net"))
+    assert_same(trained.backbone, SawtoothBackbone.from_preset("hf://me/net"))
+    assert asked == [
+        ("upload", "me/net"),
+        ("download", "me/net", TASK_FILES),
+        ("download", "me/net", BACKBONE_FILES),
+    ]
+
+
+def test_plain_presets_are_uploaded_too(fake_hf, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), ks.SawtoothDense(2)])
+    ks.save_to_preset(model, tmp_path / "preset")
+    keras_hub.upload_preset("hf://me/net", str(tmp_path / "preset"))
+    loaded = ks.from_preset("hf://me/net")
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_upload_to_kaggle(trained, tmp_path, monkeypatch):
+    import kagglehub
+
+    def model_upload(handle, directory):
+        shutil.copytree(directory, tmp_path / handle)
+
+    def model_download(handle, path):
+        if not (tmp_path / handle / path).exists():
+            raise ValueError(f"{path} is not present in the model files.")
+        return str(tmp_path / handle / path)
+
+    monkeypatch.setattr(kagglehub, "model_upload", model_upload)
+    monkeypatch.setattr(kagglehub, "model_download", model_download)
+    trained.save_to_preset(tmp_path / "task")
+    trained.backbone.save_to_preset(tmp_path / "backbone")
+    for name in ("task", "backbone"):
+        keras_hub.upload_preset(f"kaggle://me/net/keras/{name}", tmp_path / name)
+    assert_same(trained, SawtoothRegressor.from_preset("kaggle://me/net/keras/task"))
+    task = SawtoothRegressor.from_preset("kaggle://me/net/keras/backbone")
+    assert_same(trained.backbone, task.backbone)
+
+
+# What is refused
+
+
+def change(path, edit):
+    config = json.loads(path.read_text())
+    edit(config["config"])
+    path.write_text(json.dumps(config))
+
+
+def lambda_head(config):
+    config["preprocessor"] = {"class_name": "Lambda", "config": {}}
+
+
+HOSTILE = [
+    ("config.json", lambda c: c.update(num_layers=10**9), "num_layers=1000000000"),
+    ("config.json", lambda c: c.update(hidden_dim=10**12), "describes a model with"),
+    ("task.json", lambda c: c.update(num_outputs=10**12), "describes a model with"),
+    ("task.json", lambda_head, "`Lambda` layer"),
+    (
+        "task.json",
+        lambda c: c["backbone"].update(
+            class_name="system", module="os", registered_name=None
+        ),
+        "'system' of the module 'os'",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(HOSTILE)))
+def test_hostile_presets(case, tmp_path):
+    name, edit, message = HOSTILE[case]
+    SawtoothRegressor(backbone()).save_to_preset(tmp_path)
+    change(tmp_path / name, edit)
+    with pytest.raises(ValueError, match=message) as error:
+        SawtoothRegressor.from_preset(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_links_are_refused(tmp_path):
+    SawtoothRegressor(backbone()).save_to_preset(tmp_path / "preset")
+    weights = tmp_path / "preset/task.weights.h5"
+    weights.rename(tmp_path / "moved.h5")
+    weights.symlink_to(tmp_path / "moved.h5")
+    with pytest.raises(ValueError, match="symbolic link"):
+        SawtoothRegressor.from_preset(tmp_path / "preset")
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"task\.weights\.h5"):
+        SawtoothRegressor.from_preset(tmp_path / "preset")
+
+
+# Imports
+
+PROGRAM = """
+import sys
+sys.modules["keras_hub"] = None
+import keras_sawtooth
+try:
+    import keras_sawtooth.hub
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_keras_hub():
+    output = subprocess.run(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
+    assert "pip install 'keras-sawtooth[hub]'" in output
