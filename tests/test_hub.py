@@ -1,9 +1,9 @@
 """Backbone and tasks for KerasHub, as its users load, train, save and share them."""
 
+import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import types
 
@@ -24,7 +24,7 @@ from keras_sawtooth.hub import SawtoothClassifier  # noqa: E402
 from keras_sawtooth.hub import SawtoothRegressor  # noqa: E402
 
 FULL = {
-    "num_layers": 3,
+    "num_layers": 2,
     "hidden_dim": 5,
     "depth": 2,
     "scales": "free",
@@ -56,7 +56,7 @@ def assert_same(model, loaded):
     assert first == second
 
 
-PHASES = [True, False, [True, False, False]]
+PHASES = [True, False, [True, False]]
 
 
 @pytest.mark.parametrize("constrained", PHASES)
@@ -112,15 +112,14 @@ def test_bad_arguments_are_quoted(bad):
         SawtoothRegressor(backbone(), num_outputs=0)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])
 def test_the_saved_dtype_is_kept(dtype, tmp_path):
     """KerasHub itself loads with the dtype policy of the moment."""
-    task = SawtoothRegressor(randomised(backbone(dtype=dtype)), num_outputs=2)
+    task = SawtoothRegressor(backbone(num_layers=1, dtype=dtype), num_outputs=2)
     task.save_to_preset(tmp_path)
     for loaded in (
         SawtoothBackbone.from_preset(tmp_path),
         SawtoothRegressor.from_preset(tmp_path).backbone,
-        SawtoothRegressor.from_preset(tmp_path, num_outputs=3).backbone,
     ):
         assert_same(task.backbone, loaded)
         assert loaded.sawtooth_layers[0].dtype_policy.name == dtype
@@ -137,7 +136,7 @@ def data(rows=32):
 def trained():
     """A regressor that was released while it was trained."""
     keras.utils.set_random_seed(0)
-    task = SawtoothRegressor(backbone())
+    task = SawtoothRegressor(backbone(num_layers=1, depth=2))
     task.compile(run_eagerly=True)
     x, y = data()
     task.fit(x, y, epochs=2, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
@@ -198,26 +197,18 @@ def test_release_by_hand(tmp_path):
     assert loaded.backbone.constrained is False
 
 
-def test_arrays_are_shuffled():
-    """KerasHub's own `fit` would not do it, and warns."""
-    task = SawtoothRegressor(backbone(num_layers=1))
-    task.compile("sgd", "mse", run_eagerly=True)
-    batches = []
-
-    class Record(keras.layers.Layer):
-        def call(self, x):
-            batches.append(to_numpy(x))
-            return x
-
-    x, y = data()
-    record = Record()
-    task.call = lambda inputs, **arguments: SawtoothRegressor.call(
-        task, record(inputs), **arguments
-    )
-    task.fit(x, y, batch_size=8, verbose=0)
-    seen = np.concatenate(batches[-4:])
-    assert not np.array_equal(seen, x)
-    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(x, axis=0))
+def test_arrays_reach_keras_as_arrays(monkeypatch):
+    """As datasets, which KerasHub makes of them, they would not be shuffled."""
+    task, (x, y) = SawtoothRegressor(backbone()), data()
+    seen = []
+    for name in ("fit", "evaluate", "predict"):
+        monkeypatch.setattr(keras.Model, name, lambda *args: seen.extend(args))
+    task.fit(x, y)
+    task.evaluate(x, y)
+    task.predict(x)
+    expected = [task, x, y, task, x, y, task, x]
+    assert len(seen) == len(expected)
+    assert all(a is b for a, b in zip(seen, expected, strict=True))
 
 
 def test_a_preprocessor():
@@ -383,21 +374,8 @@ def test_links_are_refused(tmp_path):
         SawtoothRegressor.from_preset(tmp_path / "preset")
 
 
-# Imports
-
-PROGRAM = """
-import sys
-sys.modules["keras_hub"] = None
-import keras_sawtooth
-try:
-    import keras_sawtooth.hub
-except ImportError as error:
-    print(error)
-"""
-
-
-def test_without_keras_hub():
-    output = subprocess.run(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, check=True, text=True
-    ).stdout
-    assert "pip install 'keras-sawtooth[hub]'" in output
+def test_without_keras_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    monkeypatch.delitem(sys.modules, "keras_sawtooth.hub")
+    with pytest.raises(ImportError, match=r"pip install 'keras-sawtooth\[hub\]'"):
+        importlib.import_module("keras_sawtooth.hub")

@@ -71,12 +71,26 @@ class SawtoothTask(keras_hub.models.Task):
                 return cls(**kwargs)
             return super().from_preset(str(directory), load_weights, **kwargs)
 
-    def fit(self, x=None, y=None, **kwargs):
+    # KerasHub makes a dataset of arrays, for its preprocessing: Keras would not shuffle
+    # it, and it needs TensorFlow or Grain.
+
+    def fit(self, *args, **kwargs):
         """See `keras.Model.fit`."""
         if self.preprocessor is None:
-            # KerasHub makes a dataset of arrays, and Keras would not shuffle it.
-            return keras.Model.fit(self, x, y, **kwargs)
-        return super().fit(x, y, **kwargs)
+            return keras.Model.fit(self, *args, **kwargs)
+        return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """See `keras.Model.evaluate`."""
+        if self.preprocessor is None:
+            return keras.Model.evaluate(self, *args, **kwargs)
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """See `keras.Model.predict`."""
+        if self.preprocessor is None:
+            return keras.Model.predict(self, *args, **kwargs)
+        return super().predict(*args, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the task to a preset directory, see KerasHub."""
