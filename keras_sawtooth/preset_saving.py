@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
+import uuid
 
 import keras
 
@@ -115,10 +115,9 @@ def written_whole(target):
     """A draft of a directory, put into its place when all went well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: only there a directory can be renamed at once.
-    draft = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    draft.mkdir()
     try:
-        # `mkdtemp` makes directories that nobody else can read.
-        draft.chmod(0o777 & ~_umask())
         yield draft
         old = None
         if target.exists():
@@ -185,9 +184,3 @@ def _check_names(metadata, written):
             f"The entries {taken} are written by `save_to_preset` itself. "
             f"Received: metadata={metadata!r}"
         )
-
-
-def _umask():
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

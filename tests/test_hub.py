@@ -362,6 +362,16 @@ def test_hostile_presets(case, tmp_path):
     assert str(tmp_path) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["BertBackbone", "BertTokenizer"])
+def test_models_of_keras_hub_are_left_to_it(name, tmp_path):
+    backbone().save_to_preset(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["registered_name"] = f"keras_hub>{name}"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"'{name}' of KerasHub"):
+        ks.from_preset(tmp_path)
+
+
 def test_links_are_refused(tmp_path):
     SawtoothRegressor(backbone()).save_to_preset(tmp_path / "preset")
     weights = tmp_path / "preset/task.weights.h5"
