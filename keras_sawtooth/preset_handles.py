@@ -26,7 +26,9 @@ def built_in_presets():
     presets = {}
     for path in sorted(BUILT_IN.glob("*/metadata.json")):
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("keras_version", "keras_sawtooth_version", "date_saved"):
+        for name in ("keras", "keras_hub", "keras_sawtooth"):
+            metadata.pop(f"{name}_version", None)
+        for name in ("date_saved", "tasks"):
             metadata.pop(name, None)
         presets[path.parent.name] = {
             "description": metadata.pop("description", ""),
@@ -64,7 +66,8 @@ def locate(handle, optional=()):
             "Handles of hubs start with 'hf://' or 'kaggle://'. "
             f"Received: handle={handle!r}"
         )
-    if re.fullmatch(r"sawtooth_\w+", name) and (BUILT_IN / name).is_dir():
+    built_in = isinstance(handle, str) and re.fullmatch(r"sawtooth_\w+", name)
+    if built_in and (BUILT_IN / name).is_dir():
         return BUILT_IN / name, BUILT_IN / name
     directory = pathlib.Path(name)
     if not directory.is_dir():

@@ -127,7 +127,7 @@ def test_the_saved_dtype_is_kept(dtype, tmp_path):
     assert other.sawtooth_layers[0].dtype_policy.name == "float32"
 
 
-def data(rows=32):
+def data(rows=16):
     x = np.random.default_rng(0).normal(size=(rows, 4)).astype("float32")
     return x, x[:, :1] * x[:, 1:2]
 

@@ -144,13 +144,16 @@ def test_what_is_in_the_files(tmp_path):
     }
 
 
-def test_saving_leaves_random_numbers_alone(tmp_path):
+def test_saving_leaves_random_numbers_and_names_alone(tmp_path):
     model = keras.Sequential(
         [keras.Input((5,)), ks.SawtoothDense(3), layers.Dropout(0.5)]
     )
-    before = random.getstate()
+    # A layer draws the seeds of its initialisers.
+    name, before = ks.SawtoothDense(3).name, random.getstate()
     ks.save_to_preset(model, tmp_path / "preset")
     assert random.getstate() == before
+    number = int(name.removeprefix("sawtooth_dense").removeprefix("_") or 0)
+    assert ks.SawtoothDense(3).name == f"sawtooth_dense_{number + 1}"
 
 
 class Halved(layers.Layer):
