@@ -10,7 +10,6 @@ was trained on TensorFlow, as the demo is, and is the model in the README.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import train_functions
 from exact_error import count_pieces
 from exact_error import largest_error
 from functions import FUNCTIONS
+from presets_table import table
 
 import keras_sawtooth as ks
 
@@ -115,37 +115,6 @@ def make(name, out, quick):
         f"KERAS_BACKEND={backend} python tools/make_presets.py {name}{option}"
     )
     ks.save_to_preset(model, out / f"sawtooth_{name}", metadata, overwrite=True)
-
-
-def table(out):
-    """The presets in a directory, as Markdown."""
-    lines = [
-        "| preset | computes | on | pieces | parameters | largest error |",
-        "|---|---|---|---|---|---|",
-    ]
-    rows = {}
-    for path in out.glob("sawtooth_*/metadata.json"):
-        metadata = json.loads(path.read_text())
-        name = path.parent.name.removeprefix("sawtooth_")
-        if name in FUNCTIONS:
-            low, high = (f"{end:.4g}" for end in metadata["interval"])
-            cells = [
-                metadata["function"],
-                f"[{low}, {high}]".replace("3.142", "π"),
-                f"{metadata['pieces']:,}",
-                f"{metadata['parameter_count']:,}",
-                f"{metadata['max_error']:.1e}",
-            ]
-        else:
-            cells = [
-                metadata["target"],
-                "the demo's data",
-                "",
-                f"{metadata['parameter_count']:,}",
-                f"test RMSE {metadata['test_rmse']:.3f}",
-            ]
-        rows[name] = f"| `sawtooth_{name}` | {' | '.join(cells)} |"
-    return "\n".join(lines + [rows[name] for name in MAKERS if name in rows])
 
 
 def main():

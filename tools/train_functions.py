@@ -22,7 +22,7 @@ DEPTH = 8
 # The domain of the layers; every unit maps its section to it.
 LOW, HIGH = -2.0, 2.0
 # Power means of the error: least squares first, then almost the largest error.
-PHASES = ((2, 1e-2), (12, 3e-3), (40, 1e-3))
+PHASES = ((2, 3e-2), (12, 1e-2), (40, 1e-3))
 STEPS, STEPS_PER_EPOCH, WARM_UP_STEPS = 6000, 100, 200
 POINTS = 1000
 
@@ -123,8 +123,8 @@ def train(model, function, x, steps):
     x = x[:, None]
     y = function.function(x)
     # Many full batches an epoch: what Keras does between epochs takes longer.
-    copies = (STEPS_PER_EPOCH, 1)
-    data = [np.tile(values.astype("float32"), copies) for values in (x, y)]
+    per_epoch = min(STEPS_PER_EPOCH, steps)
+    data = [np.tile(values.astype("float32"), (per_epoch, 1)) for values in (x, y)]
     for power, rate in PHASES:
         warm_up = min(WARM_UP_STEPS, steps // 2)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -134,7 +134,7 @@ def train(model, function, x, steps):
         model.fit(
             *data,
             batch_size=len(x),
-            epochs=-(-steps // STEPS_PER_EPOCH),
+            epochs=steps // per_epoch,
             shuffle=False,
             verbose=0,
         )
