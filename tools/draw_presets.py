@@ -4,6 +4,7 @@ Exact errors of the stored weights, at the knots and between them; no model is r
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,27 +15,48 @@ from functions import FUNCTIONS
 import keras_sawtooth as ks
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "presets.png"
-# The smallest power of ten below all curves, in which the axes are labelled.
 UNIT = 1e-5
+# Where there is more to see than on the whole interval: the first pieces of 256 that
+# are all alike, and sections that shrink towards 0.
+DETAIL = {"square": (-1.0, -0.9375)}
+GRADED = {"sqrt": 4}
 
 
 def draw(axis, name):
     function, known = FUNCTIONS[name], ks.presets[f"sawtooth_{name}"]
     low, high = function.interval
     knots, values = vertices(ks.from_preset(f"sawtooth_{name}"), low, high)
-    # Between two knots the error is one arc; three points inside show its height.
-    x = np.unique([knots[:-1] + t * np.diff(knots) for t in (0, 0.25, 0.5, 0.75, 1)])
+    # Between two knots the error is one arc; points inside show its height.
+    shares = np.linspace(0, 1, 17 if name in DETAIL else 5)
+    x = np.unique([knots[:-1] + share * np.diff(knots) for share in shares])
     errors = np.interp(x, knots, values) - function.function(x)
-    largest = known["max_error"]
+    largest = known["max_error"] / UNIT
     axis.axhline(0, color="0.8", linewidth=0.8)
     for bound in (-largest, largest):
-        axis.axhline(bound / UNIT, color="C1", linewidth=0.9, linestyle="--")
-    axis.plot(x, errors / UNIT, color="C0", linewidth=0.6)
-    axis.set_title(
-        f"{function.formula}, largest {largest:.1e}", fontsize="medium", loc="left"
+        axis.axhline(bound, color="C1", linewidth=0.9, linestyle="--")
+    axis.plot(x, errors / UNIT, color="C0", linewidth=0.9 if name in DETAIL else 0.6)
+    formula = re.sub(r"x\^(\d)", r"$x^\1$", function.formula)
+    note = ", first 8 pieces" if name in DETAIL else ""
+    axis.set_title(formula + note, fontsize="medium")
+    axis.set_ylim(-1.35 * largest, 1.35 * largest)
+    axis.annotate(
+        f"{known['max_error']:.1e}",
+        (0.98, 0.97),
+        xycoords="axes fraction",
+        horizontalalignment="right",
+        verticalalignment="top",
+        color="C1",
+        fontsize="small",
     )
-    axis.set_xlim(low, high)
-    axis.set_ylim(-1.25 * largest / UNIT, 1.25 * largest / UNIT)
+    axis.set_xlim(*DETAIL.get(name, function.interval))
+    if name in GRADED:
+        power = GRADED[name]
+        axis.set_xscale(
+            "function", functions=(lambda x: abs(x) ** (1 / power), lambda t: t**power)
+        )
+        axis.set_xticks(
+            [0, 0.001, 0.01, 0.1, 0.5, 1], ["0", ".001", ".01", ".1", ".5", "1"]
+        )
 
 
 def main():
@@ -48,8 +70,8 @@ def main():
         axis.set_ylabel("model - function, in $10^{-5}$")
     legend = axes.flat[-1]
     legend.axis("off")
-    legend.plot([], [], color="C0", label="error on the interval")
-    legend.plot([], [], color="C1", linestyle="--", label="largest error, as stated")
+    legend.plot([], [], color="C0", label="error, float64")
+    legend.plot([], [], color="C1", linestyle="--", label="largest error, as stored")
     legend.legend(loc="center", frameon=False)
     figure.savefig(arguments.out, dpi=130)
     print(f"Wrote {arguments.out}")

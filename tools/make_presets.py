@@ -45,8 +45,11 @@ FEATURES = (
 def make_function(name, quick):
     """The model of a function, and what there is to say about it."""
     function, recipe = FUNCTIONS[name], train_functions.RECIPES[name]
-    steps = 10 if quick else train_functions.STEPS
-    model = train_functions.make(function, recipe, steps)
+    shortened = {}
+    if quick:
+        phases = train_functions.PHASES[-1:]
+        shortened = {"phases": phases, "steps": 10, "points": 65}
+    model = train_functions.make(function, recipe, **shortened)
     low, high = function.interval
     return model, {
         "description": (

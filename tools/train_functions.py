@@ -24,7 +24,8 @@ LOW, HIGH = -2.0, 2.0
 # Power means of the error: least squares first, then almost the largest error.
 PHASES = ((2, 3e-2), (12, 1e-2), (40, 1e-3))
 STEPS, STEPS_PER_EPOCH, WARM_UP_STEPS = 6000, 100, 200
-POINTS = 1000
+# Among these are the ends of all sections.
+POINTS = 2**10 + 1
 
 
 class Recipe(NamedTuple):
@@ -48,12 +49,13 @@ RECIPES = {
 }
 
 
-def make(function, recipe, steps=STEPS, points=POINTS):
+def make(function, recipe, phases=PHASES, steps=STEPS, points=POINTS):
     """A trained model of a function, a `Sequential` with one constrained layer.
 
     Args:
         function: `functions.Function`.
         recipe: `Recipe`.
+        phases: sequence of pairs, powers and learning rates.
         steps: int. Steps of every phase.
         points: int. Points of the interval to train on, all of them in every step.
 
@@ -63,7 +65,7 @@ def make(function, recipe, steps=STEPS, points=POINTS):
     keras.utils.set_random_seed(0)
     model = start(function, recipe)
     if recipe.trained:
-        train(model, function, graded(function, recipe, points), steps)
+        train(model, function, graded(function, recipe, points), phases, steps)
     # The largest error is smallest where it is as large to both sides.
     lowest, highest = extreme_errors(*vertices(model, *function.interval), function)
     bias = model.layers[-1].bias
@@ -119,13 +121,13 @@ def start(function, recipe):
     return model
 
 
-def train(model, function, x, steps):
+def train(model, function, x, phases, steps):
     x = x[:, None]
     y = function.function(x)
     # Many full batches an epoch: what Keras does between epochs takes longer.
     per_epoch = min(STEPS_PER_EPOCH, steps)
     data = [np.tile(values.astype("float32"), (per_epoch, 1)) for values in (x, y)]
-    for power, rate in PHASES:
+    for power, rate in phases:
         warm_up = min(WARM_UP_STEPS, steps // 2)
         schedule = keras.optimizers.schedules.CosineDecay(
             1e-2 * rate, steps - warm_up, warmup_target=rate, warmup_steps=warm_up
