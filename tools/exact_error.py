@@ -24,15 +24,22 @@ def vertices(model, low, high):
     Returns:
         Pair of arrays: the knots, ascending from `low` to `high`, and the values
         there. In between the model is linear.
+
+    Raises:
+        ValueError: if the model has layers of another kind.
     """
     x = np.array([low, high], "float64")
     y = x[None]
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense):
+            _check(layer, layer.activation is keras.activations.linear)
+            _check(layer, layer.use_bias)
             y = _numpy(layer.kernel).T @ y + _numpy(layer.bias)[:, None]
         region_constraint = getattr(layer, "region_constraint", layer)
         if isinstance(region_constraint, ks.RegionConstraint):
             x, y = _region_constraint(region_constraint, x, y)
+        else:
+            _check(layer, isinstance(layer, keras.layers.Dense))
     return x, y[0]
 
 
@@ -81,7 +88,13 @@ def count_pieces(model, low, high):
     return int(np.sum(np.diff(knots) > 1e-13 * (high - low)))
 
 
+def _check(layer, supported):
+    if not supported:
+        raise ValueError(f"No such layers here. Received: {layer.get_config()}")
+
+
 def _region_constraint(layer, x, z):
+    _check(layer, layer.scale_mode == "tied" or not layer.constrained)
     weights = {v.name: _numpy(v) for v in layer.weights}
     low, high = layer.domain
     u = (z - low) / (high - low)
