@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import pathlib
@@ -10,6 +11,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings
 
 import keras_sawtooth as ks
+
+# Imported only by those who have KerasHub.
+if importlib.util.find_spec("keras_hub") is None:
+    collect_ignore_glob = ["keras_sawtooth/hub/*"]
 
 # The fixtures below are the same for every example, and compiling takes long.
 settings.register_profile(
