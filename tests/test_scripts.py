@@ -25,6 +25,13 @@ def test_demo(tmp_path):
     assert pictures == ["energy_functions.png", "energy_training.png"]
 
 
+def test_from_an_ordinary_classifier_to_onnx(tmp_path):
+    output = run("examples/swap.py", "--epochs", 2, "--out", tmp_path)
+    assert "SawtoothDense depth=3" in output
+    assert "config.json, metadata.json, model.weights.h5" in output
+    assert "in onnxruntime" in output or "No ONNX without" in output
+
+
 def test_release_benchmark():
     assert "energy" in run("benchmarks/release.py", "--quick")
 
