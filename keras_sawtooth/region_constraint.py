@@ -74,7 +74,8 @@ class RegionConstraint(keras.layers.Layer):
         constrained: bool. `False` starts in the released phase.
         margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
         relu_rate: float of at least 1e-6. The ReLU weights of the released phase are
-            stored divided by this number. The function is several times more
+            stored divided by this number (`relu_bias`: of layer i, also by `4 ** -i`,
+            the size of its neurons). The function is several times more
             sensitive to them than to the peaks; this way an optimiser with
             steps of a given size (Adam, Lion) moves them by `relu_rate` times
             the learning rate.
@@ -255,8 +256,18 @@ class RegionConstraint(keras.layers.Layer):
             variable = getattr(self, f"relu_{field}")
             if variable is None:
                 variable = ops.zeros(self._relu_shapes()[f"relu_{field}"])
-            blocks[field] = self._evaluated(variable) * self.relu_rate
+            blocks[field] = self._evaluated(variable) * self._relu_unit(field)
         return relu_network.ReluBlocks(**blocks)
+
+    def _relu_unit(self, field):
+        """What the stored weights of a field of `ReluBlocks` are multiplied by."""
+        if field != "bias":
+            return self.relu_rate
+        # Neurons shrink by about 4 from layer to layer, and the steps of Adam do not:
+        # with biases in one unit, the first steps move the last neurons past all of
+        # their breakpoints, and most pieces are gone.
+        unit = [self.relu_rate * 0.25**i for i in range(1, self.depth)]
+        return ops.reshape(self._evaluated(unit), (-1, 1, 1))
 
     def variable_shapes(self, constrained):
         """Shapes of the variables in a phase.
@@ -338,7 +349,7 @@ class RegionConstraint(keras.layers.Layer):
                 blocks = relu_network.relu_blocks(
                     *self._peaks_and_scales(peak_logits, amplitude)
                 )
-                return ops.cast(getattr(blocks, field) / self.relu_rate, dtype)
+                return ops.cast(getattr(blocks, field) / self._relu_unit(field), dtype)
 
             return initial_value
 
