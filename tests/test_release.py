@@ -121,6 +121,27 @@ def test_a_released_layer_can_be_rebuilt_from_its_config():
     np.testing.assert_array_equal(to_numpy(twin(x)), to_numpy(layer(x)))
 
 
+def test_biases_are_stored_in_the_size_of_their_neurons():
+    # Equal peaks of 1/2 make neurons of exactly 4^-i, and a step of the stored bias
+    # must move all of them by the same share.
+    layer = ks.RegionConstraint(
+        depth=5,
+        peak_initializer="zeros",
+        amplitude_initializer="ones",
+        relu_rate=0.5,
+        constrained=False,
+    )
+    layer.build((None, 2))
+    layer.relu_bias.assign(np.full((4, 4, 2), 0.25))
+    blocks = layer.relu_blocks
+    size, sizes = to_numpy(blocks.input_kernel)[0, 0], []
+    for kernel in to_numpy(blocks.kernel):
+        size = size * kernel[3, 3, 0]  # The constant neurons.
+        sizes.append(size)
+    shares = to_numpy(blocks.bias)[:, 0, 0] / sizes
+    np.testing.assert_allclose(shares, 0.125, rtol=1e-6)
+
+
 # A model
 
 
