@@ -30,6 +30,11 @@ def copy_state(layer, copy):
     # Through NumPy: on JAX the two would share a buffer.
     store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
     copy.load_own_variables(store)
+    copy_assets(layer, copy)
+
+
+def copy_assets(layer, copy):
+    """Copy what a layer keeps beside its variables, such as a vocabulary."""
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)

@@ -115,6 +115,9 @@ class SawtoothDense(keras.layers.Dense):
             dtype=self.dtype_policy,
             name="region_constraint",
         )
+        if not self.trainable:
+            # The argument of the constructor does not reach layers inside.
+            self.region_constraint.trainable = False
         # `Model.quantize` passes by layers that hold layers, without a word.
         self.region_constraint.quantize = self.quantize
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import keras
 from keras import layers
 
+from keras_sawtooth.graphs import check_classes
+from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.layer_state import copy_state
 from keras_sawtooth.layer_state import layer_pairs
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -57,7 +59,8 @@ def to_standard_layers(model):
         the input.
 
     Raises:
-        TypeError: if `model` is neither a Sequential nor a functional model.
+        TypeError: if `model` is neither a Sequential nor a functional model, or a class
+            in it has a `call` of its own.
         ValueError: if the model or a sawtooth layer is not built, if a layer or model
             with code of its own holds a sawtooth layer, or if a mask reaches one:
             `EinsumDense` cannot hand it on.
@@ -89,12 +92,14 @@ def to_standard_layers(model):
             copy = type(layer).from_config(layer.get_config())
             copied.append((layer, copy))
             return copy
-        if type(layer) is layers.TimeDistributed and _is_graph(layer.layer):
+        if type(layer) is layers.TimeDistributed and is_graph(layer.layer):
             return _wrap(layer, clone_graph(layer.layer))
         return as_model(layer)
 
     def clone_graph(model):
-        return keras.models.clone_model(model, clone_function=clone, recursive=True)
+        copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+        check_classes(model, copy)
+        return copy
 
     def as_model(layer):
         linear, stages = split(layer)
@@ -143,11 +148,7 @@ def to_standard_layers(model):
             replaced.append((layer, linear))
         return linear, stages
 
-    converted = [
-        layer.name
-        for layer in flatten_layers(model)
-        if _region_constraints(layer) and not _is_graph(layer)
-    ]
+    converted = [x.name for x in flatten_layers(model) if _region_constraints(x)]
     with _uncompiled(model), _mask_errors(converted):
         result = clone_graph(model)
     if not result.built:
@@ -163,7 +164,7 @@ def to_standard_layers(model):
 
 
 def _check(model):
-    if not _is_graph(model):
+    if not is_graph(model):
         raise TypeError(
             "`to_standard_layers` takes a Sequential or functional model: Keras cannot "
             "see how other models call their layers. `model.export` takes every model. "
@@ -181,10 +182,6 @@ def _check(model):
                 f"Layer {region.name!r} of {model.name!r} is not built, so it has no "
                 "weights to copy. Call the model on data once."
             )
-
-
-def _is_graph(model):
-    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
 
 
 def _region_constraints(layer):

@@ -4,6 +4,8 @@ import warnings
 
 import keras
 
+from keras_sawtooth.graphs import check_classes
+from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.swap_choice import KINDS
@@ -129,11 +131,11 @@ def _copy(model, rewriter):
             copies.append((layer, copy))
         return copy
 
-    if _is_graph(model):
+    if is_graph(model):
         copy = keras.models.clone_model(
             model, _inputs(model), clone_function=clone, recursive=True
         )
-        _check_classes(model, copy)
+        check_classes(model, copy)
         return copy, copies
     copy = clone(model)
     if not copy.built:
@@ -144,10 +146,6 @@ def _copy(model, rewriter):
         # Keras runs its `call`, and leaves the rest to the first call on data.
         copy.built = True
     return copy, copies
-
-
-def _is_graph(layer):
-    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
 
 def _inputs(model):
@@ -162,18 +160,3 @@ def _inputs(model):
     return keras.tree.map_structure(
         lambda x: keras.layers.InputLayer.from_config(known[id(x)]).output, model.input
     )
-
-
-def _check_classes(model, result):
-    """Refuse a copy that would compute something else than the model does."""
-    if type(model).call is not type(result).call:
-        raise TypeError(
-            f"{model.name!r} cannot be copied: it is a functional model, but "
-            f"{type(model).__name__} has a `call` and an `__init__` of its own. "
-            f"Received: model={model!r}"
-        )
-    # There may be layers outside of the graph, which are not copied.
-    copies = {layer.name: layer for layer in result.layers}
-    for layer in model.layers:
-        if _is_graph(layer) and layer.name in copies:
-            _check_classes(layer, copies[layer.name])

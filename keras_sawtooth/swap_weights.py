@@ -1,9 +1,8 @@
 """Weights of a layer, for a copy whose activations were replaced."""
 
-import tempfile
-
 import keras
 
+from keras_sawtooth.layer_state import copy_assets
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -49,21 +48,14 @@ def carry_weights(old, new, chosen, regions):
         # would delete it under the old model.
         target.assign(keras.ops.convert_to_numpy(source))
     for source, target in pairs:
-        if target.trainable != source.trainable:
+        if not (source.trainable and target.trainable):
+            # Also where they agree: what was added in between has to follow.
             target.trainable = source.trainable
-        _carry_state(source, target)
+        copy_assets(source, target)
+        if isinstance(target, keras.layers.Normalization):
+            # Constants that it makes from its weights.
+            target.finalize_state()
     return pairs
-
-
-def _carry_state(source, target):
-    """What layers of preprocessing learned in `adapt`, and do not keep in weights."""
-    if hasattr(source, "save_assets"):
-        with tempfile.TemporaryDirectory() as directory:
-            source.save_assets(directory)
-            target.load_assets(directory)
-    if isinstance(target, keras.layers.Normalization):
-        # Constants that it makes from its weights.
-        target.finalize_state()
 
 
 def check_copy(model, result, replaced, rewriter):

@@ -35,7 +35,7 @@ EXPECTED = {
     ("tensorflow", "onnx"): Pair(["tf2onnx", "onnxruntime"]),
     ("tensorflow", "openvino"): Pair(["openvino"]),
     ("tensorflow", "litert"): Pair(["ai_edge_litert"]),
-    ("tensorflow", "torch"): Pair([], "requires PyTorch", NOT_IN_KERAS),
+    ("tensorflow", "torch"): Pair(["torch"], "requires PyTorch", NOT_IN_KERAS),
     ("jax", "tf_saved_model"): Pair(["tensorflow"]),
     ("jax", "onnx"): Pair(["jax2onnx", "onnxruntime"]),
     # `jax2tf` of today makes nothing else any more, and Keras asks it to.
@@ -45,7 +45,7 @@ EXPECTED = {
         "OpenVINO cannot read `jax2tf`",
     ),
     ("jax", "litert"): Pair([], "requires TensorFlow or PyTorch", NOT_IN_KERAS),
-    ("jax", "torch"): Pair([], "requires PyTorch", NOT_IN_KERAS),
+    ("jax", "torch"): Pair(["torch"], "requires PyTorch", NOT_IN_KERAS),
     # Functional models of unknown batch size end before that, in the first error.
     ("torch", "tf_saved_model"): Pair(
         ["tensorflow"],

@@ -77,6 +77,14 @@ def test_backbone(constrained, tmp_path):
     assert fresh.constrained == constrained
 
 
+def test_frozen_backbone(tmp_path):
+    model = backbone(normalization="layer")
+    model.trainable = False
+    model.save_to_preset(tmp_path / "preset")
+    task = SawtoothRegressor(SawtoothBackbone.from_preset(tmp_path / "preset"))
+    assert len(task.trainable_variables) == 2
+
+
 def test_what_a_backbone_computes():
     model = randomised(backbone(residual=True, normalize_inputs=True))
     data = np.random.default_rng(1).normal(3, 2, size=(64, 4)).astype("float32")

@@ -342,6 +342,33 @@ def test_mask():
         ks.to_standard_layers(model)
 
 
+def test_mask_of_a_nested_model():
+    inner = keras.Sequential(
+        [keras.Input((5, 3)), ks.SawtoothDense(4, name="inside")], name="inner"
+    )
+    inputs = keras.Input((5, 3))
+    # It says so, and hands the mask on.
+    with pytest.warns(UserWarning, match="'inner'.* does not support masking"):
+        hidden = inner(layers.Masking()(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(hidden))
+    with pytest.raises(ValueError, match=r"mask reaches .*'in"):
+        ks.to_standard_layers(model)
+
+
+class Doubled(keras.Sequential):
+    def call(self, *arguments, **options):
+        return 2 * super().call(*arguments, **options)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_models_with_a_call_of_their_own(nested):
+    model = Doubled([keras.Input((3,)), ks.SawtoothDense(4)], name="own")
+    if nested:
+        model = keras.Sequential([keras.Input((3,)), model])
+    with pytest.raises(TypeError, match="'own' cannot be copied"):
+        ks.to_standard_layers(model)
+
+
 def test_shared_by_inputs_of_different_rank():
     layer = ks.RegionConstraint(name="shared")
     a, b = keras.Input((3,)), keras.Input((2, 3))

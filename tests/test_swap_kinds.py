@@ -178,3 +178,20 @@ def test_lora():
     einsum.enable_lora(2)
     with pytest.raises(ValueError, match="'e' has LoRA enabled"):
         ks.replace_dense(model, kinds=(layers.EinsumDense,))
+
+
+def test_a_frozen_layer_has_no_function_to_train():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, "relu", trainable=False),
+            layers.Dense(1),
+        ]
+    )
+    copy = ks.replace_dense(model)
+    for _ in ("constrained", "released"):
+        assert {v.path for v in copy.trainable_variables} == {
+            v.path for v in copy.layers[-1].trainable_variables
+        }
+        if copy.layers[0].constrained:
+            ks.release(copy)

@@ -136,6 +136,9 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         self.normalization = normalization
         self.dropout = dropout
         self.residual = bool(residual)
+        if not self.trainable:
+            # The argument of the constructor does not reach the layers.
+            self.trainable = False
 
     @property
     def constrained(self):

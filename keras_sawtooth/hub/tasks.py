@@ -57,8 +57,8 @@ class SawtoothTask(keras_hub.models.Task):
             preset: str. A handle, see `keras_sawtooth.from_preset`, which says what
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
-            **kwargs: arguments of the class that replace those in the preset. With
-                another number of outputs, the head starts anew.
+            **kwargs: arguments of the class that replace those in the preset. Where
+                the number of outputs or classes is given, the head starts anew.
         """
         directory, dtype = checked(preset, task=True)
         kwargs["dtype"] = kwargs.get("dtype") or dtype
