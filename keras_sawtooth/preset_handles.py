@@ -6,9 +6,9 @@ import os
 import pathlib
 import re
 
+from keras_sawtooth.preset_files import FILES
+
 BUILT_IN = pathlib.Path(__file__).parent / "builtin_presets"
-# Files of a preset that are downloaded: the ones that are read.
-FILES = ("config.json", "model.weights.h5", "metadata.json")
 
 # No part of a handle is "..", or anything else that leads elsewhere.
 PART = r"\w(?:[\w.-]*\w)?"
