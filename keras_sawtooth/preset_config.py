@@ -161,8 +161,9 @@ def _is_keras(module, name):
     if module is None:
         # Then Keras takes the name for one of its own.
         return True
-    # Functional models and operations are saved by their private modules.
-    private = module.split(".")[:2] == ["keras", "src"]
+    # Functional models and operations are saved by their private modules. Some of the
+    # others import a package when they are imported.
+    private = module.split(".")[:2] == ["keras", "src"] and module in sys.modules
     public = module in MODULES and isinstance(
         getattr(sys.modules.get(module), name or "", None), type
     )
