@@ -6,6 +6,8 @@ import sys
 
 import keras
 
+from keras_sawtooth.preset_eager import check_eager
+
 # Levels of brackets. Keras needs several frames of the stack for each.
 MAX_LEVELS = 100
 
@@ -82,6 +84,7 @@ def check_config(config, custom_objects=None):
             if "class_name" in value or "registered_name" in value:
                 _check_object(value, objects)
             _check_entries(value)
+            check_eager(value)
     return objects
 
 
@@ -199,11 +202,6 @@ def _check_value(name, content):
 
 
 def _check_entries(value):
-    if value.get("stateful") is True:
-        raise ValueError(
-            "Its config asks for a stateful recurrent layer, whose state is of a size "
-            "that no file bounds."
-        )
     vocabulary = value.get("vocabulary")
     if isinstance(vocabulary, str):
         raise ValueError(

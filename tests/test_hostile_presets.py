@@ -207,6 +207,10 @@ OBJECTS = {
         of("keras.layers", "SimpleRNN", {"units": 10**12, "stateful": True}),
         "stateful",
     ),
+    "stateful by a number": (
+        of("keras.layers", "GRU", {"units": 10**12, "stateful": 1}),
+        "stateful",
+    ),
     "no model": (None, "describes no model"),
 }
 PLACES = {
