@@ -8,7 +8,8 @@ def check_eager(value):
         value: dict, any part of a config.
 
     Raises:
-        ValueError: if it is a recurrent layer with a state.
+        ValueError: if it is a recurrent layer with a state, or a layer that is called on
+            constants.
     """
     config = value.get("config")
     # Keras, too, takes 1 for True.
@@ -17,3 +18,38 @@ def check_eager(value):
             "Its config asks for a stateful recurrent layer, whose state is of a size "
             "that no file bounds."
         )
+    if "inbound_nodes" in value:
+        _check_nodes(value["inbound_nodes"])
+
+
+def _check_nodes(nodes):
+    """On symbolic tensors, layers compute shapes only, whatever else they are given."""
+    nodes = nodes if isinstance(nodes, list) else [nodes]
+    for node in nodes:
+        # Older versions of Keras wrote a list of names of layers.
+        legacy = isinstance(node, list) and node
+        if not legacy and not _holds_symbolic(node):
+            raise ValueError(
+                "Its config calls a layer on constants, without an output of another "
+                "layer."
+            )
+
+
+def _holds_symbolic(node):
+    """Whether Keras finds a symbolic tensor there, as it unpacks lists and dicts."""
+    arguments = []
+    if isinstance(node, dict):
+        # A dict of positional arguments would be unpacked to its keys.
+        args, kwargs = node.get("args"), node.get("kwargs")
+        arguments += args if isinstance(args, list) else []
+        arguments += kwargs.values() if isinstance(kwargs, dict) else []
+    while arguments:
+        value = arguments.pop()
+        if isinstance(value, list):
+            arguments += value
+        elif isinstance(value, dict):
+            if "class_name" not in value or "config" not in value:
+                arguments += value.values()
+            elif value["class_name"] == "__keras_tensor__":
+                return True
+    return False
