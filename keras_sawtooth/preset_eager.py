@@ -1,5 +1,10 @@
 """What Keras would compute or allocate while it reads a config."""
 
+import math
+
+# Elements of an array that no weights justify.
+MAX_ELEMENTS = 2**20
+
 
 def check_eager(value):
     """Refuse a part of a config by which Keras takes memory before any check of sizes.
@@ -8,8 +13,9 @@ def check_eager(value):
         value: dict, any part of a config.
 
     Raises:
-        ValueError: if it is a recurrent layer with a state, or a layer that is called on
-            constants.
+        ValueError: if it is a recurrent layer with a state, a layer that is called on
+            constants, or a `Normalization` that spreads a few numbers over a large
+            input.
     """
     config = value.get("config")
     # Keras, too, takes 1 for True.
@@ -20,6 +26,9 @@ def check_eager(value):
         )
     if "inbound_nodes" in value:
         _check_nodes(value["inbound_nodes"])
+    names = (value.get("class_name"), value.get("registered_name"))
+    if "Normalization" in names and isinstance(config, dict):
+        _check_normalization(value)
 
 
 def _check_nodes(nodes):
@@ -53,3 +62,25 @@ def _holds_symbolic(node):
             elif value["class_name"] == "__keras_tensor__":
                 return True
     return False
+
+
+def _check_normalization(value):
+    """Statistics that were given, not adapted, take the shape of the input at once."""
+    config, build = value["config"], value.get("build_config")
+    if config.get("mean") is None and config.get("variance") is None:
+        return
+    axis = config.get("axis", -1)
+    axis = () if axis is None else (axis,) if isinstance(axis, int) else axis
+    try:
+        # Keras builds the layer from this, and from nothing else if it is there.
+        kept = [build["input_shape"][d] for d in axis]
+        known = bool(value.get("module")) and all(type(d) is int for d in kept)
+        fits = known and math.prod(map(abs, kept)) <= MAX_ELEMENTS
+    except (IndexError, KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            "Its config asks for a `Normalization` with a given mean and variance, "
+            f"whose 'build_config' is no shape of at most {MAX_ELEMENTS:,} features: "
+            f"{build!r}."
+        )
