@@ -1,14 +1,17 @@
 """What a preset would take in memory, before it takes it."""
 
 import copy
+import errno
 import math
+import os
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 
-# Weights that no file holds: seeds, low-rank updates, and states of layers.
-SPARE = 2**20
+# Weights that no file holds: seeds, low-rank updates, and states of layers. In bytes.
+SPARE = 4 * 2**20
 SPARE_FACTOR = 4
 # Numbers, and bfloat16, which HDF5 knows as two bytes.
 KINDS = "biufcV"
@@ -26,13 +29,13 @@ def check_size(config, paths, custom_objects):
         ValueError: if the file claims more than it holds, or the config describes a
             model that is not of its size.
     """
-    elements = sum(map(count_elements, paths))
-    limit = SPARE_FACTOR * elements + SPARE
+    held = sum(map(count_bytes, paths))
+    limit = SPARE_FACTOR * held + SPARE
     described = leaving_no_trace(_describe, config, limit, custom_objects)
     if described > limit:
         raise ValueError(
-            f"Its config describes a model with {described:,} weights, and the weights "
-            f"file holds {elements:,} numbers."
+            f"Its config describes a model with weights of {described:,} bytes, and "
+            f"the weights file holds {held:,}."
         )
 
 
@@ -48,12 +51,12 @@ def leaving_no_trace(function, *arguments):
         random.setstate(state)
 
 
-def count_elements(path):
-    """Number of array elements in an HDF5 file that hides nothing."""
+def count_bytes(path):
+    """Size of the arrays in an HDF5 file that hides nothing, without its holes."""
     # Keras brings it along; only files need it.
     import h5py
 
-    total, stored, seen, groups = 0, 0, set(), []
+    stored, seen, groups = 0, set(), []
     size = path.stat().st_size
     try:
         file = h5py.File(path, "r")
@@ -73,13 +76,38 @@ def count_elements(path):
                     groups.append(item)
                     continue
                 stored += _stored_bytes(item)
-                total += math.prod(item.shape)
     # Arrays that lie over each other in the file.
     if stored > size:
         raise ValueError(
             f"{path.name!r} claims {stored:,} bytes of arrays and has {size:,}."
         )
-    return total
+    # Zeros may be holes on an honest disk, too, so a few are allowed.
+    on_disk = _bytes_on_disk(path)
+    if stored > SPARE_FACTOR * on_disk + SPARE:
+        raise ValueError(
+            f"{path.name!r} claims {stored:,} bytes of arrays, and {on_disk:,} are on "
+            "the disk: a sparse file."
+        )
+    return min(stored, on_disk)
+
+
+def _bytes_on_disk(path):
+    """Size of a file without its holes, where the operating system tells them."""
+    size = path.stat().st_size
+    if not hasattr(os, "SEEK_HOLE"):
+        return size
+    # Not `st_blocks`: some file systems count blocks only when they have written them.
+    found, start = 0, 0
+    with open(path, "rb", buffering=0) as file:
+        while start < size:
+            try:
+                start = file.seek(start, os.SEEK_DATA)
+                end = file.seek(start, os.SEEK_HOLE)
+            except OSError as error:
+                # After the last data, or a file system without holes.
+                return found if error.errno == errno.ENXIO else size
+            found, start = found + end - start, end
+    return found
 
 
 def _item(h5py, group, name):
@@ -119,7 +147,7 @@ class _Trial(keras.StatelessScope):
 
     def get_current_value(self, variable):
         # A layer that reads its variables in `build` has them initialised.
-        if math.prod(variable.shape) > self.limit:
+        if _bytes_of(variable) > self.limit:
             raise ValueError(
                 f"Its config describes the variable {variable.path!r} of shape "
                 f"{tuple(variable.shape)}, which the weights file cannot hold."
@@ -142,4 +170,9 @@ def _describe(config, limit, custom_objects):
                 "Its config describes a model that is not built: the shape of its "
                 "input is missing."
             )
-        return sum(math.prod(v.shape) for v in model.weights)
+        return sum(map(_bytes_of, model.weights))
+
+
+def _bytes_of(variable):
+    bits = re.search(r"\d+", variable.dtype)
+    return math.prod(variable.shape) * ((int(bits[0]) + 7) // 8 if bits else 1)

@@ -29,6 +29,7 @@ from test_models import sequential
 
 import keras_sawtooth as ks
 from keras_sawtooth import preset_handles
+from keras_sawtooth import preset_size
 
 each_phase = pytest.mark.parametrize("phase", PHASES)
 FILES = ["config.json", "metadata.json", "model.weights.h5"]
@@ -121,6 +122,22 @@ def test_the_saved_dtype_is_kept(dtype, phase, tmp_path):
     policies = [layer.dtype_policy.name for layer in loaded.layers]
     assert policies == [layer.dtype_policy.name for layer in model.layers]
     assert dtype in policies
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_the_limit_of_sizes_serves_every_dtype(dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(preset_size, "SPARE", 0)
+    monkeypatch.setattr(preset_size, "SPARE_FACTOR", 1)
+    float_dtype = "float32" if dtype == "int8" else dtype
+    model = keras.Sequential(
+        [keras.Input((64,)), layers.Dense(64, dtype=float_dtype, use_bias=False)]
+    )
+    if dtype == "int8":
+        model.layers[0].quantize("int8")
+    ks.save_to_preset(model, tmp_path / "preset")
+    loaded = ks.from_preset(tmp_path / "preset")
+    assert_same(model, loaded)
+    assert loaded.weights[0].dtype == dtype
 
 
 def test_what_is_in_the_files(tmp_path):
