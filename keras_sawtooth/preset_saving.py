@@ -32,7 +32,10 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
     Loaded, the layers are in the phase that they have now. `from_preset` loads the
     directory, and so does `keras.saving.load_model`.
 
-    The directory appears when it is complete, and only if it can be loaded.
+    A new directory appears when it is complete, and only if it can be loaded. In one
+    that exists the files are replaced one after the other, `config.json` last: without
+    it, after a crash in between, nothing can be loaded. After an error the old files
+    are there again.
 
     Args:
         model: a built `keras.Model`. Models of KerasHub have a `save_to_preset` method.
@@ -112,24 +115,50 @@ def check_target(directory, overwrite, files=FILES):
 
 @contextlib.contextmanager
 def written_whole(target):
-    """A draft of a directory, put into its place when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target: only there a directory can be renamed at once.
-    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    """A draft of a directory, put into its place when all went well.
+
+    A new directory appears at once. One that exists stays itself, as it may be a mount
+    point, or where a process works: files are moved into it, see `_move_files`.
+    """
+    exists = target.exists()
+    place = target if exists else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    # Only inside of one file system files and directories can be renamed.
+    draft = place / f".{target.name}-{uuid.uuid4().hex}"
     draft.mkdir()
     try:
         yield draft
-        old = None
-        if target.exists():
-            if (target / README).exists():
-                shutil.copy2(target / README, draft / README)
-            old = draft.with_name(f"{draft.name}-old")
-            target.rename(old)
-        draft.rename(target)
-        if old is not None:
-            shutil.rmtree(old)
+        if exists:
+            _move_files(draft, target)
+        else:
+            draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _move_files(draft, target):
+    """Replace files, and put the old ones back if that fails.
+
+    The config goes first and comes last, so that no old config meets new weights.
+    """
+    names = sorted(os.listdir(draft), key=lambda name: name == CONFIG)
+    old = draft / "old"
+    old.mkdir()
+    moves = [
+        (target / name, old / name)
+        for name in reversed(names)
+        if (target / name).exists()
+    ]
+    moves += [(draft / name, target / name) for name in names]
+    done = []
+    try:
+        for source, destination in moves:
+            os.replace(source, destination)
+            done.append((source, destination))
+    except BaseException:
+        for source, destination in reversed(done):
+            os.replace(destination, source)
+        raise
 
 
 def _write(model, draft, metadata):

@@ -281,6 +281,44 @@ def test_an_empty_directory_is_filled(tmp_path):
     assert sorted(os.listdir(tmp_path)) == FILES
 
 
+def test_a_directory_stays_itself(tmp_path, monkeypatch):
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    before = os.stat(tmp_path)
+    model = plain()
+    for overwrite in (False, True):
+        ks.save_to_preset(model, ".", overwrite=overwrite)
+        assert_same(model, ks.from_preset(os.getcwd()))
+        assert sorted(os.listdir(tmp_path)) == FILES
+        after = os.stat(tmp_path)
+        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_files_that_cannot_be_moved(full, tmp_path, monkeypatch):
+    model = plain()
+    if full:
+        ks.save_to_preset(model, tmp_path)
+    moved, replace = [], os.replace
+
+    def fail_once(source, destination):
+        moved.append(os.path.basename(source))
+        if len(moved) == (5 if full else 2):
+            # So that a crash leaves no preset.
+            assert "config.json" not in os.listdir(tmp_path)
+            raise OSError("disk full")
+        replace(source, destination)
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "replace", fail_once)
+        with pytest.raises(OSError, match="disk full"):
+            ks.save_to_preset(plain(), tmp_path, overwrite=True)
+    if full:
+        assert moved[0] == "config.json"
+        assert_same(model, ks.from_preset(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == (FILES if full else [])
+
+
 @pytest.mark.parametrize("directory", ["hf://a/b", None, 3])
 def test_no_local_path(directory):
     with pytest.raises(ValueError, match=r"local path.*directory="):
