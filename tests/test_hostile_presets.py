@@ -297,6 +297,45 @@ def huge_depth(config):
     layer(config, 1)["depth"] = 10**9
 
 
+def huge_state(config):
+    cell = {"units": 10**9, "stateful": 1}
+    config["config"]["layers"][1] = of("keras.layers", "GRU", cell)
+
+
+def on_constants(operation):
+    def change(config):
+        constant = of(None, "__tensor__", {"value": [[[1.0]]], "dtype": "float32"})
+        node = {"args": [constant], "kwargs": {}}
+        called = {**operation, "name": "pad", "inbound_nodes": [node]}
+        x = {**config["config"]["layers"][0], "name": "x", "inbound_nodes": []}
+        x["config"]["name"] = "x"
+        ends = {"input_layers": [["x", 0, 0]], "output_layers": [["x", 0, 0]]}
+        content = {"name": "model", "trainable": True, "layers": [x, called], **ends}
+        return of("keras.models", "Model", content)
+
+    change.__name__ = operation["class_name"]
+    return change
+
+
+def spread(config):
+    layer(config, 0)["batch_shape"] = [None, 10**9]
+    given = of("keras.layers", "Normalization", {"mean": 0.0, "variance": 1.0})
+    config["config"]["layers"][1] = given
+
+
+def spread_by_its_build(config):
+    spread(config)
+    build = {"input_shape": [None, 10**9]}
+    config["config"]["layers"][1]["build_config"] = build
+
+
+def wide(config):
+    """20 million weights, 80 MB, for the files of `dense` and `sparse`."""
+    without_builds(config)
+    layer(config, 2)["units"] = 5 * 10**6
+    del config["config"]["layers"][1]
+
+
 HUGE = {
     huge_units: "describes a model with",
     huge_input: "describes a model with",
@@ -306,6 +345,15 @@ HUGE = {
     huge_normalization: r"describes the variable .* \(1000000000000,\)",
     huge_recurrent: "describes a model with",
     huge_depth: "depth=1000000000",
+    huge_state: "stateful",
+    on_constants(
+        of("keras.layers", "ZeroPadding1D", {"padding": [0, 10**9]})
+    ): "calls a layer on constants",
+    on_constants(
+        of("keras.src.ops.numpy", "Pad", {"pad_width": [[0, 0], [0, 0], [0, 10**9]]})
+    ): "calls a layer on constants",
+    spread: "`Normalization` with a given mean",
+    spread_by_its_build: "`Normalization` with a given mean",
     code: "a lambda",
 }
 LIMITED = """
@@ -336,6 +384,17 @@ def test_memory_is_bounded(good, tmp_path):
         path = shutil.copytree(good, tmp_path / change.__name__)
         change_config(path, change)
         paths.append(path)
+    messages = [*HUGE.values()]
+    # Of 44 MB at most.
+    arrays = {dense: "describes a model with weights of 80,"}
+    if hasattr(os, "SEEK_HOLE"):
+        arrays[sparse] = "a sparse file"
+    for change, message in arrays.items():
+        path = shutil.copytree(good, tmp_path / change.__name__)
+        change_config(path, wide)
+        edit(path, change)
+        paths.append(path)
+        messages.append(message)
     output = subprocess.run(
         [sys.executable, "-c", LIMITED, good, *paths],
         stdout=subprocess.PIPE,
@@ -343,7 +402,7 @@ def test_memory_is_bounded(good, tmp_path):
         check=True,
     ).stdout
     *errors, grown = output.splitlines()
-    for error, path, message in zip(errors, paths, HUGE.values(), strict=True):
+    for error, path, message in zip(errors, paths, messages, strict=True):
         assert str(path) in error
         assert re.search(message, error), error
     assert int(grown) < 300
