@@ -48,9 +48,13 @@ def carry_weights(old, new, chosen, regions):
         # would delete it under the old model.
         target.assign(keras.ops.convert_to_numpy(source))
     for source, target in pairs:
-        if not (source.trainable and target.trainable):
-            # Also where they agree: what was added in between has to follow.
-            target.trainable = source.trainable
+        if not source.trainable:
+            # What was added inside has to follow, also where the two agree already;
+            # then TensorFlow would not hand it down.
+            for layer in flatten_layers(target):
+                layer.trainable = False
+        elif not target.trainable:
+            target.trainable = True
         copy_assets(source, target)
         if isinstance(target, keras.layers.Normalization):
             # Constants that it makes from its weights.

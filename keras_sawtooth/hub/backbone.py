@@ -137,8 +137,10 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         self.dropout = dropout
         self.residual = bool(residual)
         if not self.trainable:
-            # The argument of the constructor does not reach the layers.
-            self.trainable = False
+            # The argument of the constructor does not reach all layers, nor does
+            # setting it again on TensorFlow, where nothing seems to change.
+            for layer in self.layers:
+                layer.trainable = False
 
     @property
     def constrained(self):
