@@ -9,12 +9,14 @@ from keras_sawtooth.arguments import check_choice
 REGION_CONSTRAINT_RANKS = {
     "peak_logits": 2,
     "amplitude": {"tied": 1, "free": 2},
+    "tail_slopes": 2,
     "slope": 1,
     "relu_input_kernel": 2,
     "relu_input_bias": 2,
     "relu_kernel": 4,
     "relu_bias": 3,
     "relu_output_kernel": 2,
+    "relu_tail_slopes": 2,
 }
 DENSE_RANKS = {"kernel": 2, "bias": 1, "lora_kernel_b": 2}
 

@@ -43,16 +43,16 @@ LARGEST_UNROLLED_DEPTH = 3
 SMALLEST_FAST_AXIS = 256
 
 
-def sawtooth(z, peaks, scales, slope, domain):
+def sawtooth(z, peaks, scales, slopes, domain):
     """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast."""
     function = _sawtooth_on(domain)
     number = number_of_blocks(SAWTOOTH_BLOCKS, z.shape, by_channels=False)
     if number > 1:
         function = in_row_blocks(function, function, number)
-    return function(z, peaks, scales, slope)
+    return function(z, peaks, scales, slopes)
 
 
-def relu_network(z, blocks, slope, domain):
+def relu_network(z, blocks, slopes, domain):
     """`keras_sawtooth.relu_network.relu_network`, differentiated fast."""
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
@@ -68,7 +68,7 @@ def relu_network(z, blocks, slope, domain):
         else:
             like = looped if deep or number == 1 else function
             function = in_row_blocks(function, like, number)
-    return function(z, slope, *blocks)
+    return function(z, slopes, *blocks)
 
 
 # JAX compiles the derivative of one function once, where nothing else is jitted.
@@ -78,17 +78,17 @@ _once = functools.cache if keras.backend.backend() == "jax" else lambda make: ma
 
 @_once
 def _sawtooth_on(domain):
-    def function(z, peaks, scales, slope):
-        return plain_sawtooth.sawtooth(z, peaks, scales, slope, domain, triangle)
+    def function(z, peaks, scales, slopes):
+        return plain_sawtooth.sawtooth(z, peaks, scales, slopes, domain, triangle)
 
     return function
 
 
 @_once
 def _relu_network_on(domain, fold):
-    def function(z, slope, *blocks):
+    def function(z, slopes, *blocks):
         blocks = plain_relu_network.ReluBlocks(*blocks)
-        return plain_relu_network.relu_network(z, blocks, slope, domain, fold)
+        return plain_relu_network.relu_network(z, blocks, slopes, domain, fold)
 
     return function
 

@@ -51,17 +51,18 @@ class RegionConstraint(keras.layers.Layer):
     Constrained, channel c computes
     `slope * z + sum_i s_i W_i((z - low) / (high - low))`, where the waves `W_i`
     are composed triangles. Whatever the peaks of the triangles are, the function
-    has exactly `2 ** depth` linear pieces on the domain, and it is the line
-    `slope * z` outside. Trained are `peak_logits`, `amplitude` and `slope`.
+    has exactly `2 ** depth` linear pieces on the domain. Outside of it the outermost
+    pieces go on, with slopes that are trained. Trained are `peak_logits`,
+    `amplitude`, `tail_slopes` and `slope`.
 
     After `release()` the same function is a ReLU network of width 4 and depth
     `depth`, and all of its weights are trained: `relu_input_kernel`,
-    `relu_input_bias`, `relu_kernel`, `relu_bias`, `relu_output_kernel` and
-    `slope`. Nothing holds the pieces in place any more.
+    `relu_input_bias`, `relu_kernel`, `relu_bias`, `relu_output_kernel`,
+    `relu_tail_slopes` and `slope`. Nothing holds the pieces in place any more.
 
-    The starting values suit standardised pre-activations: on the default domain
-    a channel starts as a line that bends around 0, with a slope of about 0.75 on
-    one side and 0.25 on the other, and as `0.5 z` outside.
+    The starting values suit standardised pre-activations: a channel starts as a line
+    that bends around the middle of the domain, with a slope of about 0.75 on one side
+    and 0.25 on the other.
 
     Args:
         depth: int from 1 to 24. Number of triangles that are composed.
@@ -71,6 +72,10 @@ class RegionConstraint(keras.layers.Layer):
             peaks, `s_{i+1} = s_i (1 - a_{i+1}) a_{i+2}`: the function is convex
             or concave on the domain and close to a smooth one. `"free"` starts
             at the same values and trains every scale by itself.
+        tails: `"free"` or `"line"`. What the function is outside of the domain.
+            `"free"`: the outermost pieces go on, and two numbers a channel, which
+            start at zero, bend them. `"line"`: it is `slope * z`, and so the pieces
+            of a channel without a slope end with the domain.
         constrained: bool. `False` starts in the released phase.
         margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
         relu_rate: float of at least 1e-6. The ReLU weights of the released phase are
@@ -82,15 +87,18 @@ class RegionConstraint(keras.layers.Layer):
         peak_initializer: initializer of `peak_logits`. Defaults to `RandomPeaks()`,
             peaks of about 0.5 +- 0.07, but 0.85 +- 0.04 for the second triangle.
         amplitude_initializer: initializer of the first scale `s_0`. Defaults to
-            `RandomSign(0.5)`, +0.5 or -0.5 at random.
+            `RandomSign((high - low) / 8)`: plus or minus an eighth of the domain.
         slope_initializer: initializer of `slope`. Defaults to `Constant(0.5)`.
+        tail_initializer: initializer of `tail_slopes`.
         peak_regularizer: regularizer of `peak_logits`.
         amplitude_regularizer: regularizer of `amplitude`.
         slope_regularizer: regularizer of `slope`.
+        tail_regularizer: regularizer of `tail_slopes`.
         relu_regularizer: regularizer of every `relu_` variable, as stored.
         peak_constraint: constraint of `peak_logits`.
         amplitude_constraint: constraint of `amplitude`.
         slope_constraint: constraint of `slope`.
+        tail_constraint: constraint of `tail_slopes`.
         relu_constraint: constraint of every `relu_` variable, as stored.
         **kwargs: arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
@@ -120,21 +128,25 @@ class RegionConstraint(keras.layers.Layer):
     def __init__(
         self,
         depth=3,
-        domain=(-2.0, 2.0),
+        domain=(-1.0, 1.0),
         scales="tied",
+        tails="free",
         constrained=True,
         margin=0.01,
         relu_rate=1 / 8,
         peak_initializer=None,
         amplitude_initializer=None,
         slope_initializer=None,
+        tail_initializer="zeros",
         peak_regularizer=None,
         amplitude_regularizer=None,
         slope_regularizer=None,
+        tail_regularizer=None,
         relu_regularizer=None,
         peak_constraint=None,
         amplitude_constraint=None,
         slope_constraint=None,
+        tail_constraint=None,
         relu_constraint=None,
         **kwargs,
     ):
@@ -142,6 +154,7 @@ class RegionConstraint(keras.layers.Layer):
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
         self.domain = check_domain(domain)
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
+        self.tail_mode = check_choice("tails", tails, ("free", "line"))
         if not isinstance(constrained, bool):
             raise ValueError(
                 "`constrained` must be a boolean. "
@@ -152,19 +165,25 @@ class RegionConstraint(keras.layers.Layer):
         self.relu_rate = check_number("relu_rate", relu_rate, 1e-6)
         get = keras.initializers.get
         self.peak_initializer = get(peak_initializer or RandomPeaks())
-        self.amplitude_initializer = get(amplitude_initializer or RandomSign(0.5))
+        low, high = self.domain
+        self.amplitude_initializer = get(
+            amplitude_initializer or RandomSign((high - low) / 8)
+        )
         self.slope_initializer = get(
             slope_initializer or keras.initializers.Constant(0.5)
         )
+        self.tail_initializer = get(tail_initializer)
         get = keras.regularizers.get
         self.peak_regularizer = get(peak_regularizer)
         self.amplitude_regularizer = get(amplitude_regularizer)
         self.slope_regularizer = get(slope_regularizer)
+        self.tail_regularizer = get(tail_regularizer)
         self.relu_regularizer = get(relu_regularizer)
         get = keras.constraints.get
         self.peak_constraint = get(peak_constraint)
         self.amplitude_constraint = get(amplitude_constraint)
         self.slope_constraint = get(slope_constraint)
+        self.tail_constraint = get(tail_constraint)
         self.relu_constraint = get(relu_constraint)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True
@@ -191,6 +210,9 @@ class RegionConstraint(keras.layers.Layer):
             if tied
             else self._free_scales_initializer(self.peak_logits),
         )
+        self.tail_slopes = None
+        if self.tail_mode == "free":
+            self.tail_slopes = self._add_variable("tail_slopes", self.tail_initializer)
 
     def _add_variable(self, name, initializer):
         # Regularizers and constraints are called "peak", "amplitude", ..., "relu".
@@ -206,13 +228,12 @@ class RegionConstraint(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        z = self._evaluated(inputs)
-        slope = self._evaluated(self.slope)
+        z, slopes = self._evaluated(inputs), self.slopes
         if self.constrained:
             peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
-            outputs = hot_path.sawtooth(z, peaks, scales, slope, self.domain)
+            outputs = hot_path.sawtooth(z, peaks, scales, slopes, self.domain)
         else:
-            outputs = hot_path.relu_network(z, self.relu_blocks, slope, self.domain)
+            outputs = hot_path.relu_network(z, self.relu_blocks, slopes, self.domain)
         return ops.cast(outputs, self.compute_dtype)
 
     @property
@@ -226,6 +247,26 @@ class RegionConstraint(keras.layers.Layer):
         """Scales of the waves in force, tensor `(depth, channels)`."""
         self._check_phase("scales", constrained=True)
         return self._peaks_and_scales(self.peak_logits, self.amplitude)[1]
+
+    @property
+    def slopes(self):
+        """Slope in force, and with free tails its changes left and right of the domain.
+
+        Tensor `(1, channels)` or `(3, channels)`, see `sawtooth.bent_line`.
+        """
+        slopes = self._evaluated(self.slope)[None]
+        if self.tail_mode == "line":
+            return slopes
+        if self.constrained:
+            tails = self._tails(self.peak_logits, self.amplitude, self.tail_slopes)
+        else:
+            tails = self._evaluated(self.relu_tail_slopes) * self.relu_rate
+        return ops.concatenate([slopes, tails])
+
+    def _tails(self, peak_logits, amplitude, tail_slopes):
+        peaks, scales = self._peaks_and_scales(peak_logits, amplitude)
+        tails = sawtooth.continuing_tails(peaks, scales, self.domain)
+        return tails + self._evaluated(tail_slopes)
 
     def _peaks(self, peak_logits):
         return sawtooth.peaks_from_logits(self._evaluated(peak_logits), self.margin)
@@ -281,12 +322,20 @@ class RegionConstraint(keras.layers.Layer):
         channels = self.input_spec.axes[-1]
         if constrained:
             tied = self.scale_mode == "tied"
-            return {
+            shapes = {
                 "peak_logits": (self.depth + 1, channels),
                 "amplitude": (channels,) if tied else (self.depth, channels),
+                "tail_slopes": (2, channels),
                 "slope": (channels,),
             }
-        shapes = {"slope": (channels,), **self._relu_shapes()}
+        else:
+            shapes = {
+                "slope": (channels,),
+                **self._relu_shapes(),
+                "relu_tail_slopes": (2, channels),
+            }
+        if self.tail_mode == "line":
+            shapes = {k: v for k, v in shapes.items() if "tail" not in k}
         # Keras has no variables without elements, as depth 1 would need.
         return {name: shape for name, shape in shapes.items() if shape[0] > 0}
 
@@ -342,7 +391,8 @@ class RegionConstraint(keras.layers.Layer):
         # The initialisers below may run later than this method: when a model is
         # built symbolically, Keras gives variables their values afterwards, in
         # the order of creation.
-        peak_logits, amplitude = self.peak_logits, self.amplitude
+        replaced = self.peak_logits, self.amplitude, self.tail_slopes
+        peak_logits, amplitude, tail_slopes = replaced
 
         def initializer(field):
             def initial_value(shape, dtype=None):
@@ -359,9 +409,18 @@ class RegionConstraint(keras.layers.Layer):
             if name in expected:
                 variable = self._add_variable(name, initializer(field))
             setattr(self, name, variable)
-        for variable in (peak_logits, amplitude):
-            self._untrack_variable(variable)
-        self.peak_logits = self.amplitude = None
+        self.relu_tail_slopes = None
+        if tail_slopes is not None:
+            self.relu_tail_slopes = self._add_variable(
+                "relu_tail_slopes",
+                lambda shape, dtype=None: ops.cast(
+                    self._tails(*replaced) / self.relu_rate, dtype
+                ),
+            )
+        for variable in replaced:
+            if variable is not None:
+                self._untrack_variable(variable)
+        self.peak_logits = self.amplitude = self.tail_slopes = None
 
     def _constrain(self, replaced=None):
         """Take the variables of the constrained phase back, for other values.
@@ -370,8 +429,9 @@ class RegionConstraint(keras.layers.Layer):
         composed triangles. Who calls this has values to assign.
 
         Args:
-            replaced: pair (`peak_logits`, `amplitude`) that `release` replaced.
-                New variables if `None`.
+            replaced: list of the variables that `release` replaced: `peak_logits`,
+                `amplitude`, and `tail_slopes` where the layer has them. New variables
+                if `None`.
         """
         relu_variables = [v for v in self.weights if v is not self.slope]
         with self._unlocked():
@@ -382,12 +442,13 @@ class RegionConstraint(keras.layers.Layer):
             else:
                 for variable in replaced:
                     self._track_again(variable)
-                self.peak_logits, self.amplitude = replaced
+                    setattr(self, variable.name, variable)
             self._track_again(self.slope)
             for variable in relu_variables:
                 self._untrack_variable(variable)
             for field in relu_network.ReluBlocks._fields:
                 setattr(self, f"relu_{field}", None)
+            self.relu_tail_slopes = None
         self.constrained = True
 
     def _track_again(self, variable):
@@ -476,7 +537,7 @@ class RegionConstraint(keras.layers.Layer):
             )
         return message + (
             "It must be the file of a layer with the same number of channels, "
-            "`depth` and `scales`."
+            "`depth`, `scales` and `tails`."
         )
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -494,15 +555,16 @@ class RegionConstraint(keras.layers.Layer):
             "depth": self.depth,
             "domain": self.domain,
             "scales": self.scale_mode,
+            "tails": self.tail_mode,
             "constrained": self.constrained,
             "margin": self.margin,
             "relu_rate": self.relu_rate,
         }
-        for name in ("peak", "amplitude", "slope"):
+        for name in ("peak", "amplitude", "slope", "tail"):
             config[f"{name}_initializer"] = keras.initializers.serialize(
                 getattr(self, f"{name}_initializer")
             )
-        for name in ("peak", "amplitude", "slope", "relu"):
+        for name in ("peak", "amplitude", "slope", "tail", "relu"):
             config[f"{name}_regularizer"] = keras.regularizers.serialize(
                 getattr(self, f"{name}_regularizer")
             )

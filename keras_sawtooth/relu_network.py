@@ -138,13 +138,13 @@ def unrolled(layer, hidden, kernel, bias):
     return hidden
 
 
-def relu_network(z, blocks, slope, domain, fold=unrolled):
-    """The function of free ReLU blocks, `slope * z + output_kernel . h_depth`.
+def relu_network(z, blocks, slopes, domain, fold=unrolled):
+    """The function of free ReLU blocks, `output_kernel . h_depth` and a bent line.
 
     Args:
         z: tensor `(..., channels)`.
         blocks: `ReluBlocks`.
-        slope: tensor `(channels,)`.
+        slopes: tensor `(1, channels)` or `(3, channels)`, as in `sawtooth`.
         domain: pair of floats; `z` is normalised to it as in `sawtooth`.
         fold: function like `unrolled`.
 
@@ -156,7 +156,7 @@ def relu_network(z, blocks, slope, domain, fold=unrolled):
     >>> peaks = ops.full((4, 1), 0.5)
     >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(1), peaks))
     >>> z = ops.convert_to_tensor([[0.125]])
-    >>> float(relu_network(z, blocks, ops.zeros(1), (0.0, 1.0))[0, 0])
+    >>> float(relu_network(z, blocks, ops.zeros((1, 1)), (0.0, 1.0))[0, 0])
     0.4375
     """
     u = sawtooth.normalise(z, domain)
@@ -166,7 +166,8 @@ def relu_network(z, blocks, slope, domain, fold=unrolled):
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
     )
     hidden = fold(layer, hidden, blocks.kernel, blocks.bias)
-    return slope * z + _dot(blocks.output_kernel, hidden)
+    line = sawtooth.bent_line(z, slopes, domain)
+    return line + _dot(blocks.output_kernel, hidden)
 
 
 def _dot(weights, hidden):

@@ -1,8 +1,8 @@
 """The mathematics of the sawtooth function, as free functions on tensors.
 
 Shapes: `z` is `(..., channels)`, `peaks` is `(depth + 1, channels)`, `scales`
-is `(depth, channels)`; a result is shaped like `z` unless said otherwise. Every
-channel has a function of its own. All functions use `keras.ops` alone and work
+is `(depth, channels)`, `slopes` is `(1, channels)` or `(3, channels)`; a result is
+shaped like `z` unless said otherwise. Every channel has a function of its own. All functions use `keras.ops` alone and work
 in the dtype of their arguments: the layers cast to float32 or wider first.
 
 Reference:
@@ -107,27 +107,86 @@ def waves(u, peaks, triangle=triangle):
     return result
 
 
-def sawtooth(z, peaks, scales, slope, domain, triangle=triangle):
-    """Sawtooth function `slope * z + sum_i s_i W_i(u)` with `2 ** depth` pieces.
+def bent_line(z, slopes, domain):
+    """The line `slopes[0] * z`, bent at both ends of the domain.
+
+    Args:
+        z: tensor `(..., channels)`.
+        slopes: tensor `(1, channels)`, a line without bends, or `(3, channels)`. The
+            second row is multiplied by the distance of `z` to the left of the domain,
+            the third by that to the right.
+        domain: pair of floats.
+
+    Returns:
+        Tensor shaped like `z`.
+
+    Example:
+
+    >>> slopes = ops.convert_to_tensor([[1.0], [2.0], [-1.0]])
+    >>> z = ops.convert_to_tensor([[-3.0], [0.5], [2.0]])
+    >>> [float(y) for y in bent_line(z, slopes, (-1.0, 1.0))[:, 0]]
+    [1.0, 0.5, 1.0]
+    """
+    line = slopes[0] * z
+    if slopes.shape[0] == 1:
+        return line
+    low, high = domain
+    # At the ends the derivative is that of the outside, as it is for the waves.
+    left = ops.where(z <= low, low - z, 0)
+    right = ops.where(z >= high, z - high, 0)
+    return line + slopes[1] * left + slopes[2] * right
+
+
+def continuing_tails(peaks, scales, domain):
+    """Bends of a line with which the outermost pieces go on outside of the domain.
+
+    On the first piece of `sum_i s_i W_i` every wave rises, `W_i = u / (a_0 ... a_i)`,
+    and on the last one it falls as `(1 - u) / ((1 - a_0) a_1 ... a_i)`.
+
+    Args:
+        peaks: tensor `(depth + 1, channels)` or `(depth, channels)`.
+        scales: tensor `(depth, channels)`.
+        domain: pair of floats.
+
+    Returns:
+        Tensor `(2, channels)`, the last two rows of the `slopes` of `sawtooth`.
+
+    Example: the tent `0.5 - abs(z)` goes on below zero.
+
+    >>> peaks, scales = ops.full((1, 1), 0.5), ops.full((1, 1), 0.5)
+    >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]
+    [-1.0, -1.0]
+    """
+    # From the last wave to the first: no product of many `1 / a_i`, which would
+    # overflow before the scales make it small.
+    steepness = scales[-1]
+    for i in reversed(range(scales.shape[0] - 1)):
+        steepness = scales[i] + steepness / peaks[i + 1]
+    steepness = steepness * (1 / (domain[1] - domain[0]))
+    return ops.stack([-steepness / peaks[0], -steepness / (1 - peaks[0])])
+
+
+def sawtooth(z, peaks, scales, slopes, domain, triangle=triangle):
+    """Sawtooth function with `2 ** depth` pieces, `sum_i s_i W_i(u)` and a line.
 
     Args:
         z: tensor `(..., channels)`.
         peaks: tensor `(depth + 1, channels)` or `(depth, channels)`: the last
             row is not used here, only by `tied_scales`.
         scales: tensor `(depth, channels)`.
-        slope: tensor `(channels,)`.
+        slopes: tensor `(1, channels)` or `(3, channels)`, see `bent_line`.
         domain: pair of floats, the interval of `z` that the pieces cover.
         triangle: see `waves`.
 
     Returns:
-        Tensor shaped like `z`. Outside the domain it is `slope * z`.
+        Tensor shaped like `z`. Outside the domain it is the bent line alone.
 
     Example: with every peak at 1/2 the tied function interpolates `4 u (1 - u)`.
 
     >>> peaks = ops.full((4, 1), 0.5)
     >>> scales = tied_scales(ops.ones(1), peaks)
     >>> z = ops.convert_to_tensor([[0.125], [0.5], [2.0]])
-    >>> y = sawtooth(z, peaks, scales, ops.zeros(1), (0.0, 1.0))
+    >>> y = sawtooth(z, peaks, scales, ops.zeros((1, 1)), (0.0, 1.0))
     >>> [float(v) for v in y[:, 0]]
     [0.4375, 1.0, 0.0]
 
@@ -135,7 +194,7 @@ def sawtooth(z, peaks, scales, slope, domain, triangle=triangle):
         - Milkert et al., 2025, section 3; Yarotsky, 2017, for equal peaks.
     """
     depth = scales.shape[0]
-    result = slope * z
+    result = bent_line(z, slopes, domain)
     for i, wave in enumerate(waves(normalise(z, domain), peaks[:depth], triangle)):
         result = result + scales[i] * wave
     return result

@@ -22,6 +22,7 @@ class SawtoothDense(keras.layers.Dense):
         domain: pair of floats. The interval of pre-activations that the pieces
             cover. The default suits standardised inputs.
         scales: `"tied"` or `"free"`, see `RegionConstraint`.
+        tails: `"free"` or `"line"`, see `RegionConstraint`.
         constrained: bool. `False` starts in the released phase.
         activation: activation that is applied to the result. Defaults to none:
             the region constraint is the nonlinearity.
@@ -30,9 +31,10 @@ class SawtoothDense(keras.layers.Dense):
             `"lecun_normal"`, which gives standard normal pre-activations for
             standardised inputs.
         margin, relu_rate, peak_initializer, amplitude_initializer,
-        slope_initializer, peak_regularizer, amplitude_regularizer,
-        slope_regularizer, relu_regularizer, peak_constraint,
-        amplitude_constraint, slope_constraint, relu_constraint: see
+        slope_initializer, tail_initializer, peak_regularizer,
+        amplitude_regularizer, slope_regularizer, tail_regularizer,
+        relu_regularizer, peak_constraint, amplitude_constraint,
+        slope_constraint, tail_constraint, relu_constraint: see
             `RegionConstraint`.
         **kwargs: all other arguments of `keras.layers.Dense`, such as
             `bias_initializer`, `kernel_regularizer`, `lora_rank`, `name`.
@@ -60,8 +62,9 @@ class SawtoothDense(keras.layers.Dense):
         self,
         units,
         depth=3,
-        domain=(-2.0, 2.0),
+        domain=(-1.0, 1.0),
         scales="tied",
+        tails="free",
         constrained=True,
         activation=None,
         use_bias=True,
@@ -71,13 +74,16 @@ class SawtoothDense(keras.layers.Dense):
         peak_initializer=None,
         amplitude_initializer=None,
         slope_initializer=None,
+        tail_initializer="zeros",
         peak_regularizer=None,
         amplitude_regularizer=None,
         slope_regularizer=None,
+        tail_regularizer=None,
         relu_regularizer=None,
         peak_constraint=None,
         amplitude_constraint=None,
         slope_constraint=None,
+        tail_constraint=None,
         relu_constraint=None,
         **kwargs,
     ):
@@ -98,19 +104,23 @@ class SawtoothDense(keras.layers.Dense):
             depth=depth,
             domain=domain,
             scales=scales,
+            tails=tails,
             constrained=constrained,
             margin=margin,
             relu_rate=relu_rate,
             peak_initializer=peak_initializer,
             amplitude_initializer=amplitude_initializer,
             slope_initializer=slope_initializer,
+            tail_initializer=tail_initializer,
             peak_regularizer=peak_regularizer,
             amplitude_regularizer=amplitude_regularizer,
             slope_regularizer=slope_regularizer,
+            tail_regularizer=tail_regularizer,
             relu_regularizer=relu_regularizer,
             peak_constraint=peak_constraint,
             amplitude_constraint=amplitude_constraint,
             slope_constraint=slope_constraint,
+            tail_constraint=tail_constraint,
             relu_constraint=relu_constraint,
             dtype=self.dtype_policy,
             name="region_constraint",

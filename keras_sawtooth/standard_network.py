@@ -1,6 +1,7 @@
 """The ReLU network of a `RegionConstraint`, in Keras' own layers."""
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_sawtooth import relu_network
@@ -55,8 +56,15 @@ def standard_network(region, inputs, name):
         equation, kind = "...ci,cij->...cj", f"hidden_{i + 1}"
         hidden = dense(equation, hidden, kernel, bias.T, kind)
     pieces = dense("...cj,cj->...c", hidden, blocks.output_kernel.T)
-    line = dense("...c,c->...c", inputs, _to_numpy(region.slope), kind="slope")
-    outputs = layers.Add(dtype=dtype, name=f"{name}_add")([pieces, line])
+    slope, *tails = _to_numpy(region.slopes)
+    terms = [pieces, dense("...c,c->...c", inputs, slope, kind="slope")]
+    if tails:
+        # How far to the left of the domain the input is, and how far to the right.
+        kernel, bias = (np.tile(w, (len(slope), 1)) for w in ([-1, 1], [low, -high]))
+        distance = dense("...c,cj->...cj", z, kernel, bias, "outside")
+        tails = np.stack(tails, axis=1)
+        terms.append(dense("...cj,cj->...c", distance, tails, kind="tails"))
+    outputs = layers.Add(dtype=dtype, name=f"{name}_add")(terms)
     if not wide:
         cast = layers.Identity(dtype=region.compute_dtype, name=f"{name}_cast")
         outputs = cast(outputs)

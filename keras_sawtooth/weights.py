@@ -97,7 +97,7 @@ def _load_weights(model, filepath, kwargs):
             trainer.optimizer = optimizer
         changed = [item[:2] for item in before if item[0].constrained != item[2]]
         for layer, variables in changed:
-            layer._constrain(variables[:2])
+            layer._constrain([v for v in variables if v is not layer.slope])
         if changed:
             forget_variables(model)
         for variable, value in values:

@@ -74,10 +74,19 @@ def tied_scales(amplitude, peaks):
     return np.array(scales)
 
 
-def sawtooth(z, peaks, scales, slope, domain):
+def bent_line(z, slopes, domain):
+    slope, left, right = [*slopes, 0, 0][:3]
+    return slope * z + np.where(
+        z < domain[0],
+        left * (domain[0] - z),
+        np.where(z > domain[1], right * (z - domain[1]), 0),
+    )
+
+
+def sawtooth(z, peaks, scales, slopes, domain):
     """float64 values; triangles as the minimum of their two sides."""
     w = (z - domain[0]) / (domain[1] - domain[0])
-    total = slope * z
+    total = bent_line(z, slopes, domain)
     for i, scale in enumerate(scales):
         w = np.minimum(w / peaks[i], (1 - w) / (1 - peaks[i]))
         if i == 0:
@@ -86,7 +95,7 @@ def sawtooth(z, peaks, scales, slope, domain):
     return total
 
 
-def relu_network(z, blocks, slope, domain):
+def relu_network(z, blocks, slopes, domain):
     """float64 values of the blocks, channel by channel, with matrix products."""
     u = (z - domain[0]) / (domain[1] - domain[0])
     input_kernel, input_bias, kernel, bias, output_kernel = blocks
@@ -98,4 +107,4 @@ def relu_network(z, blocks, slope, domain):
         for weights, offset in zip(kernel, bias, strict=True):
             hidden = np.maximum(hidden @ weights[..., c].T + offset[:, c], 0)
         result[..., c] = hidden @ output_kernel[:, c]
-    return slope * z + result
+    return bent_line(z, slopes, domain) + result

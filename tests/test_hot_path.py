@@ -32,15 +32,15 @@ def example(phase, depth, shape, seed=0, peaks=None):
     if peaks is None:
         peaks = reference.random_peaks(rng, depth, channels)
     scales = reference.tied_scales(rng.uniform(0.5, 2, channels), peaks)
-    slope = rng.normal(size=channels)
+    slopes = rng.normal(size=(3, channels))
     if phase == "constrained":
-        return (z, peaks, scales, slope), constrained_fast, constrained_plain
+        return (z, peaks, scales, slopes), constrained_fast, constrained_plain
     blocks = relu_network.relu_blocks(
         ops.convert_to_tensor(peaks), ops.convert_to_tensor(scales)
     )
     # Perturbed, so that no neuron of a tied function is at zero up to rounding.
     blocks = [to_numpy(b) + rng.normal(scale=0.05, size=b.shape) for b in blocks]
-    return (z, slope, *blocks), released_fast, released_plain
+    return (z, slopes, *blocks), released_fast, released_plain
 
 
 def constrained_fast(z, *parameters):
@@ -51,12 +51,12 @@ def constrained_plain(z, *parameters):
     return sawtooth.sawtooth(z, *parameters, DOMAIN)
 
 
-def released_fast(z, slope, *blocks):
-    return hot_path.relu_network(z, relu_network.ReluBlocks(*blocks), slope, DOMAIN)
+def released_fast(z, slopes, *blocks):
+    return hot_path.relu_network(z, relu_network.ReluBlocks(*blocks), slopes, DOMAIN)
 
 
-def released_plain(z, slope, *blocks):
-    return relu_network.relu_network(z, relu_network.ReluBlocks(*blocks), slope, DOMAIN)
+def released_plain(z, slopes, *blocks):
+    return relu_network.relu_network(z, relu_network.ReluBlocks(*blocks), slopes, DOMAIN)
 
 
 def weighted_sum(function, weights):

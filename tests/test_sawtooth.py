@@ -30,10 +30,10 @@ def sample(seed, depth, channels=5, points=400, signs=True):
     amplitude = rng.uniform(0.5, 2, channels)
     if signs:
         amplitude *= rng.choice([-1, 1], channels)
-    slope = rng.normal(size=channels)
+    slopes = rng.normal(size=(3, channels))
     z = rng.uniform(-2.5, 2.5, (points, channels))
     return tuple(
-        a.astype("float32").astype("float64") for a in (z, peaks, amplitude, slope)
+        a.astype("float32").astype("float64") for a in (z, peaks, amplitude, slopes)
     )
 
 
@@ -58,7 +58,7 @@ def test_exactly_two_to_the_depth_pieces_of_strict_curvature(depth, amplitude):
                 u[:, None],
                 np.array(peaks, "float64")[:, None],
                 np.array(scales, "float64")[:, None],
-                np.zeros(1),
+                np.zeros((1, 1)),
             ),
             (0.0, 1.0),
         )
@@ -67,24 +67,24 @@ def test_exactly_two_to_the_depth_pieces_of_strict_curvature(depth, amplitude):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5, 8])
 def test_function_equals_numpy(depth):
-    z, peaks, amplitude, slope = sample(depth, depth)
+    z, peaks, amplitude, slopes = sample(depth, depth)
     scales = sawtooth.tied_scales(*tensors(amplitude, peaks))
     expected_scales = reference.tied_scales(amplitude, peaks)
     np.testing.assert_allclose(to_numpy(scales), expected_scales, rtol=1e-6)
-    y = sawtooth.sawtooth(*tensors(z, peaks), scales, *tensors(slope), DOMAIN)
-    expected = reference.sawtooth(z, peaks, expected_scales, slope, DOMAIN)
+    y = sawtooth.sawtooth(*tensors(z, peaks), scales, *tensors(slopes), DOMAIN)
+    expected = reference.sawtooth(z, peaks, expected_scales, slopes, DOMAIN)
     np.testing.assert_allclose(to_numpy(y), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 7, 3), (2, 3, 4, 5, 3), (0, 3)])
 def test_any_leading_shape(shape):
-    _, peaks, amplitude, slope = sample(0, 3, channels=3)
+    _, peaks, amplitude, slopes = sample(0, 3, channels=3)
     z = np.random.default_rng(1).normal(size=shape)
     scales = reference.tied_scales(amplitude, peaks)
-    y = sawtooth.sawtooth(*tensors(z, peaks, scales, slope), DOMAIN)
+    y = sawtooth.sawtooth(*tensors(z, peaks, scales, slopes), DOMAIN)
     blocks = relu_network.relu_blocks(*tensors(peaks, scales))
-    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
-    expected = reference.sawtooth(z, peaks, scales, slope, DOMAIN)
+    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slopes), DOMAIN)
+    expected = reference.sawtooth(z, peaks, scales, slopes, DOMAIN)
     np.testing.assert_allclose(to_numpy(y), expected, atol=1e-6)
     np.testing.assert_allclose(to_numpy(free), expected, atol=4e-6)
 
@@ -101,14 +101,14 @@ def test_equal_peaks_give_the_chords_of_a_parabola():
     peaks = np.full((depth + 1, 1), 0.5)
     u = np.arange(2**depth + 1)[:, None] / 2**depth
     scales = reference.tied_scales(np.ones(1), peaks)
-    y = sawtooth.sawtooth(*tensors(u, peaks, scales, np.zeros(1)), (0.0, 1.0))
+    y = sawtooth.sawtooth(*tensors(u, peaks, scales, np.zeros((1, 1))), (0.0, 1.0))
     np.testing.assert_array_equal(to_numpy(y), 4 * u * (1 - u))
 
 
 @pytest.mark.parametrize("depth", range(1, 11))
 @pytest.mark.parametrize("signs", ["tied", "free", "zero"])
 def test_relu_blocks_equal_the_waves(depth, signs):
-    z, peaks, amplitude, slope = sample(depth, depth)
+    z, peaks, amplitude, slopes = sample(depth, depth)
     scales = reference.tied_scales(amplitude, peaks)
     rng = np.random.default_rng(depth)
     if signs != "tied":
@@ -117,40 +117,40 @@ def test_relu_blocks_equal_the_waves(depth, signs):
         scales[rng.uniform(size=scales.shape) < 0.4] = 0
     blocks = relu_network.relu_blocks(*tensors(peaks, scales))
     assert blocks.kernel.shape == (depth - 1, 4, 4, 5)
-    y = relu_network.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
-    expected = reference.sawtooth(z, peaks, scales, slope, DOMAIN)
+    y = relu_network.relu_network(*tensors(z), blocks, *tensors(slopes), DOMAIN)
+    expected = reference.sawtooth(z, peaks, scales, slopes, DOMAIN)
     np.testing.assert_allclose(to_numpy(y), expected, atol=1e-5)
     # As a network of matrix products, with the neurons in the same order.
     network = reference.relu_network(
-        z, [to_numpy(block) for block in blocks], slope, DOMAIN
+        z, [to_numpy(block) for block in blocks], slopes, DOMAIN
     )
     np.testing.assert_allclose(network, expected, atol=4e-6)
 
 
 def test_gradients_equal_finite_differences_away_from_breakpoints():
-    z, peaks, amplitude, slope = sample(3, 3, channels=4, points=200)
+    z, peaks, amplitude, slopes = sample(3, 3, channels=4, points=200)
     weights = np.random.default_rng(0).normal(size=z.shape)
     step = 1e-6
 
-    def function(z, peaks, amplitude, slope):
+    def function(z, peaks, amplitude, slopes):
         scales = reference.tied_scales(amplitude, peaks)
-        return reference.sawtooth(z, peaks, scales, slope, DOMAIN)
+        return reference.sawtooth(z, peaks, scales, slopes, DOMAIN)
 
     # A point is kept if no breakpoint lies between its neighbours.
     second = (
-        function(z - 1e-3, peaks, amplitude, slope)
-        + function(z + 1e-3, peaks, amplitude, slope)
-        - 2 * function(z, peaks, amplitude, slope)
+        function(z - 1e-3, peaks, amplitude, slopes)
+        + function(z + 1e-3, peaks, amplitude, slopes)
+        - 2 * function(z, peaks, amplitude, slopes)
     )
     weights[np.abs(second) > 1e-9] = 0
     assert np.mean(weights != 0) > 0.9
 
-    def loss(z, peaks, amplitude, slope):
+    def loss(z, peaks, amplitude, slopes):
         scales = sawtooth.tied_scales(amplitude, peaks)
-        y = sawtooth.sawtooth(z, peaks, scales, slope, DOMAIN)
+        y = sawtooth.sawtooth(z, peaks, scales, slopes, DOMAIN)
         return ops.sum(y * ops.convert_to_tensor(weights, "float32"))
 
-    arrays = [z, peaks, amplitude, slope]
+    arrays = [z, peaks, amplitude, slopes]
     for index, gradient in enumerate(gradients(loss, arrays)):
         expected = np.empty_like(arrays[index])
         for position in np.ndindex(expected.shape):
@@ -164,7 +164,7 @@ def test_gradients_equal_finite_differences_away_from_breakpoints():
 
 
 def test_gradients_of_the_relu_network_equal_finite_differences():
-    z, peaks, amplitude, slope = sample(4, 3, channels=2, points=100)
+    z, peaks, amplitude, slopes = sample(4, 3, channels=2, points=100)
     scales = reference.tied_scales(amplitude, peaks)
     rng = np.random.default_rng(5)
     # Perturbed blocks: all weights matter, and no ReLU is exactly at zero.
@@ -175,16 +175,16 @@ def test_gradients_of_the_relu_network_equal_finite_differences():
     weights = rng.normal(size=z.shape)
     step = 1e-5
 
-    def value(z, slope, *blocks):
-        return np.sum(weights * reference.relu_network(z, blocks, slope, DOMAIN))
+    def value(z, slopes, *blocks):
+        return np.sum(weights * reference.relu_network(z, blocks, slopes, DOMAIN))
 
-    def loss(z, slope, *blocks):
+    def loss(z, slopes, *blocks):
         y = relu_network.relu_network(
-            z, relu_network.ReluBlocks(*blocks), slope, DOMAIN
+            z, relu_network.ReluBlocks(*blocks), slopes, DOMAIN
         )
         return ops.sum(y * ops.convert_to_tensor(weights, "float32"))
 
-    arrays = [z, slope, *blocks]
+    arrays = [z, slopes, *blocks]
     for index, gradient in enumerate(gradients(loss, arrays)):
         if index == 0:
             continue
@@ -229,11 +229,11 @@ def test_peaks_stay_inside_their_margin(logits, margin):
 )
 @settings(max_examples=25)
 def test_release_equals_the_function_for_random_parameters(depth, seed):
-    z, peaks, amplitude, slope = sample(seed, depth, channels=3, points=50)
+    z, peaks, amplitude, slopes = sample(seed, depth, channels=3, points=50)
     scales = reference.tied_scales(amplitude, peaks)
-    y = sawtooth.sawtooth(*tensors(z, peaks, scales, slope), DOMAIN)
+    y = sawtooth.sawtooth(*tensors(z, peaks, scales, slopes), DOMAIN)
     blocks = relu_network.relu_blocks(*tensors(peaks, scales))
-    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slope), DOMAIN)
+    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slopes), DOMAIN)
     np.testing.assert_allclose(
         to_numpy(free), to_numpy(y), atol=1e-5 * np.ptp(to_numpy(y))
     )
@@ -246,7 +246,7 @@ def test_depth_costs_linearly_many_operations():
     import jax
 
     def operations(depth):
-        shapes = [(8, 4), (depth + 1, 4), (depth, 4), (4,)]
+        shapes = [(8, 4), (depth + 1, 4), (depth, 4), (3, 4)]
         arguments = [jax.ShapeDtypeStruct(s, "float32") for s in shapes]
         program = jax.make_jaxpr(lambda *a: sawtooth.sawtooth(*a, DOMAIN))(*arguments)
         return len(program.eqns)
