@@ -83,6 +83,13 @@ def bent_line(z, slopes, domain):
     )
 
 
+def edge_slopes(peaks, scales):
+    """Slopes of `sum_i s_i W_i(u)` on its first piece and on its last."""
+    rising = np.cumprod(1 / peaks[: len(scales)], axis=0)
+    falling = -rising * peaks[0] / (1 - peaks[0])
+    return np.stack([np.sum(scales * wave, axis=0) for wave in (rising, falling)])
+
+
 def sawtooth(z, peaks, scales, slopes, domain):
     """float64 values; triangles as the minimum of their two sides."""
     w = (z - domain[0]) / (domain[1] - domain[0])

@@ -86,7 +86,7 @@ def test_exact_function(name):
     margin = region_constraint.margin
     peaks = margin + (1 - 2 * margin) / (1 + np.exp(-weights["peak_logits"]))
     scales = reference.tied_scales(weights["amplitude"], peaks)
-    units = reference.sawtooth(z, peaks, scales, weights["slope"], (-2, 2))
+    units = reference.sawtooth(z, peaks, scales, weights["slope"][None], (-2, 2))
     kernel, bias = (w.astype("float64") for w in head.get_weights())
     expected = (units @ kernel + bias)[:, 0]
     knots, values = vertices(model, low, high)
@@ -102,7 +102,11 @@ def test_exact_function(name):
 
 def test_exact_function_of_a_released_model():
     model = keras.Sequential(
-        [keras.Input((1,)), ks.SawtoothDense(3, depth=4), keras.layers.Dense(1)]
+        [
+            keras.Input((1,)),
+            ks.SawtoothDense(3, depth=4, tails="line"),
+            keras.layers.Dense(1),
+        ]
     )
     ks.release(model)
     rng = np.random.default_rng(0)
@@ -114,8 +118,8 @@ def test_exact_function_of_a_released_model():
         keras.ops.convert_to_numpy(block).astype("float64")
         for block in layer.relu_blocks
     ]
-    slope = keras.ops.convert_to_numpy(layer.region_constraint.slope)
-    units = reference.relu_network(x[:, None] * kernel + bias, blocks, slope, (-2, 2))
+    slopes = keras.ops.convert_to_numpy(layer.region_constraint.slopes)
+    units = reference.relu_network(x[:, None] * kernel + bias, blocks, slopes, (-1, 1))
     kernel, bias = (w.astype("float64") for w in head.get_weights())
     expected = (units @ kernel + bias)[:, 0]
     np.testing.assert_allclose(

@@ -56,7 +56,9 @@ def released_fast(z, slopes, *blocks):
 
 
 def released_plain(z, slopes, *blocks):
-    return relu_network.relu_network(z, relu_network.ReluBlocks(*blocks), slopes, DOMAIN)
+    return relu_network.relu_network(
+        z, relu_network.ReluBlocks(*blocks), slopes, DOMAIN
+    )
 
 
 def weighted_sum(function, weights):

@@ -32,19 +32,23 @@ REGION_ARGUMENTS = {
     "depth": 4,
     "domain": (-1.0, 3.0),
     "scales": "free",
+    "tails": "free",
     "constrained": True,
     "margin": 0.05,
     "relu_rate": 0.25,
     "peak_initializer": keras.initializers.RandomUniform(-1, 1, seed=3),
     "amplitude_initializer": ks.RandomSign(0.5, seed=4),
     "slope_initializer": "ones",
+    "tail_initializer": "ones",
     "peak_regularizer": keras.regularizers.L2(1e-3),
     "amplitude_regularizer": keras.regularizers.L1(1e-3),
     "slope_regularizer": "l2",
+    "tail_regularizer": "l1",
     "relu_regularizer": keras.regularizers.L2(1e-4),
     "peak_constraint": keras.constraints.MaxNorm(3.0),
     "amplitude_constraint": "non_neg",
     "slope_constraint": keras.constraints.NonNeg(),
+    "tail_constraint": keras.constraints.MaxNorm(2.0),
     "relu_constraint": keras.constraints.MaxNorm(50.0),
 }
 DENSE_ARGUMENTS = {
@@ -68,10 +72,15 @@ def inputs(shape, seed=0):
 
 def formula(layer, x):
     """What a constrained `RegionConstraint` must compute, in float64."""
-    parameters = (layer.peaks, layer.scales, layer.slope.value)
-    return reference.sawtooth(
-        x.astype("float64"), *map(to_numpy, parameters), layer.domain
-    )
+    peaks, scales = to_numpy(layer.peaks), to_numpy(layer.scales)
+    slopes = to_numpy(layer.slope.value)[None]
+    if layer.tail_slopes is not None:
+        first, last = reference.edge_slopes(peaks, scales)
+        low, high = layer.domain
+        goes_on = np.stack([-first, last]) / (high - low)
+        tails = to_numpy(layer.tail_slopes.value) + goes_on
+        slopes = np.concatenate([slopes, tails])
+    return reference.sawtooth(x.astype("float64"), peaks, scales, slopes, layer.domain)
 
 
 @each_layer
@@ -119,7 +128,7 @@ def test_every_argument_survives_the_config(cls, arguments):
     assert keras.saving.deserialize_keras_object(serialized).get_config() == config
     for name in arguments:
         default = cls(**({"units": 7} if cls is ks.SawtoothDense else {}))
-        if name not in ("units", "use_bias", "constrained"):
+        if name not in ("units", "use_bias", "constrained", "tails"):
             assert config[name] != default.get_config().get(name), name
 
 
@@ -135,7 +144,13 @@ def test_variables_have_stable_names_and_shapes():
     layer = ks.RegionConstraint(depth=3)
     layer.build((None, 5))
     names = {v.name: tuple(v.shape) for v in layer.trainable_variables}
-    assert names == {"peak_logits": (4, 5), "amplitude": (5,), "slope": (5,)}
+    assert names == {
+        "peak_logits": (4, 5),
+        "amplitude": (5,),
+        "tail_slopes": (2, 5),
+        "slope": (5,),
+    }
+    assert layer.count_params() == 5 * (4 + 1 + 2 + 1)
     assert layer.peaks.shape == (4, 5)
     assert layer.scales.shape == (3, 5)
     layer.release()
@@ -147,7 +162,16 @@ def test_variables_have_stable_names_and_shapes():
         "relu_kernel": (2, 4, 4, 5),
         "relu_bias": (2, 4, 5),
         "relu_output_kernel": (4, 5),
+        "relu_tail_slopes": (2, 5),
     }
+    assert layer.count_params() == 5 * (8 + 20 * 2 + 4 + 3)
+
+
+def test_a_line_outside_takes_no_variables():
+    layer = ks.RegionConstraint(depth=3, tails="line")
+    layer.build((None, 5))
+    assert layer.count_params() == 5 * (4 + 1 + 1)
+    layer.release()
     assert layer.count_params() == 5 * (8 + 20 * 2 + 4 + 1)
 
 
@@ -175,7 +199,8 @@ def test_starting_values():
     np.testing.assert_allclose(logits.std(axis=1), 0.3, rtol=0.1)
     assert np.all(to_numpy(region.slope.value) == 0.5)
     amplitude = to_numpy(region.amplitude.value)
-    assert set(amplitude) == {-0.5, 0.5}
+    assert set(amplitude) == {-0.25, 0.25}
+    assert np.all(to_numpy(region.tail_slopes.value) == 0)
     assert abs(amplitude.mean()) < 0.05
 
 
@@ -222,13 +247,14 @@ def test_regularizers_and_constraints_reach_their_variables(constrained):
         peak_regularizer="l2",
         amplitude_regularizer="l2",
         slope_regularizer="l2",
+        tail_regularizer="l2",
         relu_regularizer="l2",
         kernel_regularizer="l2",
         amplitude_constraint="non_neg",
         relu_constraint="non_neg",
     )
     layer(inputs((8, 3)))
-    assert len(layer.losses) == (4 if constrained else 7)
+    assert len(layer.losses) == (5 if constrained else 8)
     for variable in layer.region_constraint.weights:
         constrained_names = ("amplitude", "relu_")
         expected = variable.name.startswith(constrained_names)
@@ -401,18 +427,50 @@ def test_peaks_survive_an_absurd_learning_rate(optimizer, depth):
 
 
 def test_channels_start_as_lines_that_bend_once():
-    # What docs promise: on the default domain a slope of about 0.75 left of 0 and
-    # 0.25 right of it, or the other way round.
+    # What docs promise: a slope of about 0.75 left of the middle of the domain and
+    # 0.25 right of it, or the other way round, and so on outside.
     keras.utils.set_random_seed(0)
-    layer = ks.RegionConstraint()
-    z = np.repeat([[-1.5], [-0.5], [0.5], [1.5]], 400, axis=1)
+    layer = ks.RegionConstraint(domain=(-2.0, 4.0))
+    z = np.repeat([[-5.0], [-4.0], [-1.0], [0.0], [2.0], [3.0], [6.0], [7.0]], 400, 1)
     values = to_numpy(layer(z))
-    left, right = values[1] - values[0], values[3] - values[2]
+    steps = (values[1::2] - values[::2]).reshape(2, 2, 400)
+    left, right = steps.mean(axis=1)
     concave = to_numpy(layer.amplitude) > 0
     assert 0.35 < concave.mean() < 0.65
     for channels, steep, flat in ((concave, left, right), (~concave, right, left)):
         assert abs(steep[channels].mean() - 0.75) < 0.05
         assert abs(flat[channels].mean() - 0.25) < 0.05
+
+
+@pytest.mark.parametrize("scales", ["tied", "free"])
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_the_outermost_pieces_go_on(depth, scales):
+    layer = ks.RegionConstraint(depth=depth, scales=scales, domain=(-1.0, 2.0))
+    z = np.array([[-100.0], [-3.0], [-1.0], [0.3], [2.0], [5.0], [100.0]])
+    values = to_numpy(layer(np.repeat(z, 4, axis=1)))
+    for channel in range(4):
+        expected = ks.linear_regions(layer, channel)(z[:, 0])
+        np.testing.assert_allclose(values[:, channel], expected, rtol=1e-5, atol=1e-6)
+
+    # And are bent by the slopes of their own.
+    layer.tail_slopes.assign(np.array([[2.0] * 4, [3.0] * 4]))
+    bent = to_numpy(layer(np.repeat(z, 4, axis=1)))
+    expected = np.array([99, 2, 0, 0, 0, 3, 98]) * np.array([2, 2, 0, 0, 0, 3, 3])
+    np.testing.assert_allclose(
+        bent - values, expected[:, None] + np.zeros(4), rtol=1e-4
+    )
+    layer.release()
+    np.testing.assert_allclose(
+        to_numpy(layer(np.repeat(z, 4, axis=1))), bent, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_peaks_at_the_margin_give_no_infinite_tails():
+    layer = ks.RegionConstraint(depth=24, margin=1e-6)
+    layer.build((None, 3))
+    for logits in ([-40.0], [40.0]):
+        layer.peak_logits.assign(np.full((25, 3), logits))
+        assert np.isfinite(to_numpy(layer.slopes)).all()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])

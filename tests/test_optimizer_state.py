@@ -73,17 +73,20 @@ def state(optimizer):
     return [(v.name, to_numpy(v.value)) for v in optimizer.variables]
 
 
+# Variables of the constrained phase alone.
+GONE = ("peak_logits", "amplitude", "tail_slopes")
+
+
 @each_optimizer
 def test_state_of_the_variables_that_stay_is_carried_over(name):
     x, y = data()
     model = build(OPTIMIZERS[name]())
     model.fit(x, y, batch_size=16, epochs=2, verbose=0)
     old = model.optimizer
-    gone = ("peak_logits", "amplitude")
     before = [
         (slot, value)
         for slot, value in state(old)
-        if not any(name in slot for name in gone)
+        if not any(name in slot for name in GONE)
     ]
     ks.release(model)
     assert type(model.optimizer) is type(old) and model.optimizer is not old
@@ -126,7 +129,7 @@ def staying(model):
     return [
         v
         for v in model.trainable_variables
-        if v.name not in ("peak_logits", "amplitude") and "relu_" not in v.name
+        if v.name not in GONE and "relu_" not in v.name
     ]
 
 
@@ -290,8 +293,10 @@ def test_new_slots_start_where_they_must():
     region = model.layers[1].region_constraint
     known = np.concatenate(
         [
-            slot_array(model.optimizer, region.peak_logits, "velocity"),
-            slot_array(model.optimizer, region.amplitude, "velocity")[None],
+            np.atleast_2d(
+                slot_array(model.optimizer, getattr(region, name), "velocity")
+            )
+            for name in GONE
         ]
     )
     ks.release(model)
@@ -429,10 +434,7 @@ def test_layers_of_one_name_keep_their_own_state():
         )
     largest = []
     for layer in (model.first, model.second):
-        replaced = (
-            layer.region_constraint.peak_logits,
-            layer.region_constraint.amplitude,
-        )
+        replaced = [getattr(layer.region_constraint, name) for name in GONE]
         known = [
             np.atleast_2d(slot_array(model.optimizer, v, "velocity", variables))
             for v in replaced

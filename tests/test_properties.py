@@ -26,6 +26,8 @@ def region_arguments(draw):
         "depth": draw(st.integers(1, 6)),
         "domain": draw(domains),
         "scales": draw(st.sampled_from(["tied", "free"])),
+        "tails": draw(st.sampled_from(["free", "line"])),
+        "tail_initializer": draw(st.sampled_from(["zeros", "glorot_uniform"])),
         "margin": draw(st.sampled_from([1e-6, 0.01, 0.2, 0.4999])),
         "relu_rate": draw(st.sampled_from([1.0, 1 / 8, 1e-3, 3.0])),
         "peak_initializer": keras.initializers.RandomNormal(stddev=stddev, seed=1),
@@ -37,6 +39,7 @@ def region_arguments(draw):
         "peak_regularizer": draw(regularizers),
         "amplitude_regularizer": draw(regularizers),
         "slope_regularizer": draw(regularizers),
+        "tail_regularizer": draw(regularizers),
         "relu_regularizer": draw(regularizers),
         "slope_constraint": draw(constraints),
         "trainable": draw(st.booleans()),
@@ -50,6 +53,9 @@ def layers_and_inputs(draw):
     arguments["dtype"] = draw(
         st.sampled_from(["float32", "float32", "mixed_bfloat16", "mixed_float16"])
     )
+    if arguments["dtype"] == "mixed_float16":
+        # The outermost pieces may be so steep that they leave the range of float16.
+        arguments["tails"] = "line"
     channels = draw(st.sampled_from([1, 3, 4]))
     if draw(st.booleans()):
         cls = ks.RegionConstraint
@@ -168,5 +174,4 @@ def check_counts(layer, arguments):
     assert np.all(counts >= 1)
     amplitude = arguments["amplitude_initializer"]
     if phase(layer) and amplitude is None:
-        # On the domain, and the line on both of its sides.
         assert np.all(counts == 2 ** arguments["depth"])

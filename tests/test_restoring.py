@@ -93,10 +93,10 @@ def test_phases_may_change_in_both_directions():
     ks.ReleaseConstraints(epoch=0).set_model(second)
     constrained = trained(plain, "constrained").get_weights()
     with pytest.warns(UserWarning, match="is constrained"):
-        second.set_weights([*constrained[:5], *weights[8:]])
+        second.set_weights([*constrained[:6], *weights[9:]])
     assert phases(second) == ["constrained", "released"]
     with pytest.warns(UserWarning, match=r"is released, .* is constrained"):
-        second.set_weights([*weights[:8], *constrained[5:]])
+        second.set_weights([*weights[:9], *constrained[6:]])
     assert phases(second) == ["released", "constrained"]
 
 
@@ -110,7 +110,7 @@ def test_moving_averages_start_at_the_restored_weights():
     with pytest.warns(UserWarning, match="of the other phase"):
         model.set_weights(weights)
     region = model.layers[1].region_constraint
-    for variable in (region.peak_logits, region.amplitude):
+    for variable in (region.peak_logits, region.amplitude, region.tail_slopes):
         average = slot_value(model.optimizer, variable, "average")
         np.testing.assert_array_equal(to_numpy(average), to_numpy(variable.value))
 
@@ -122,10 +122,11 @@ def test_a_layer_that_comes_back_can_be_unfrozen(frozen):
     layer.release()
     layer.trainable = not frozen
     layer._constrain()
-    assert [v.name for v in layer.weights] == ["peak_logits", "amplitude", "slope"]
-    assert [v.trainable for v in layer.weights] == [not frozen] * 3
+    names = ["peak_logits", "amplitude", "tail_slopes", "slope"]
+    assert [v.name for v in layer.weights] == names
+    assert [v.trainable for v in layer.weights] == [not frozen] * 4
     layer.trainable = True
-    assert [v.trainable for v in layer.weights] == [True] * 3
+    assert [v.trainable for v in layer.weights] == [True] * 4
 
 
 @pytest.mark.parametrize("wrong", ["length", "shape"])
@@ -150,8 +151,9 @@ def test_second_moments_come_back_to_their_size():
         return to_numpy(slot_value(model.optimizer, variable, "velocity"))
 
     before = velocity(region.amplitude)
-    largest = velocity(region.peak_logits).max(axis=0)
-    largest = np.maximum(largest, before)
+    largest = np.concatenate(
+        [velocity(region.peak_logits), velocity(region.tail_slopes), before[None]]
+    ).max(axis=0)
     weights = model.get_weights()
     ks.release(model)
     ks.ReleaseConstraints(epoch=0).set_model(model)

@@ -125,7 +125,7 @@ def test_a_shared_layer_is_saved_and_released_once(phase, tmp_path):
     model = save_and_load_archive(trained(shared, phase), tmp_path)
     if phase == "constrained":
         assert len(ks.release(model)) == 1
-    assert len(model.trainable_variables) == 2 + 6 + 2
+    assert len(model.trainable_variables) == 2 + 7 + 2
     continue_training(model)
 
 

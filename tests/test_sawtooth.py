@@ -50,6 +50,22 @@ def test_exactly_two_to_the_depth_pieces_of_strict_curvature(depth, amplitude):
         bends = [b - a for a, b in itertools.pairwise(slopes)]
         assert all(bend * amplitude < 0 for bend in bends)
         assert vertices[0] == (0, 0) and vertices[-1] == (1, 0)
+        tails = sawtooth.continuing_tails(
+            *tensors(
+                np.array(
+                    [
+                        peaks,
+                    ],
+                    "float64",
+                ).T,
+                np.array([scales], "float64").T,
+            ),
+            (0.0, 2.0),
+        )
+        exact = -slopes[0] / 2, slopes[-1] / 2
+        np.testing.assert_allclose(
+            to_numpy(tails)[:, 0], [float(t) for t in exact], rtol=1e-5
+        )
 
         # The tensors agree with the exact function at all of its vertices.
         u, values = np.array(vertices, "float64").T

@@ -133,10 +133,10 @@ def test_where_and_what_is_printed(capsys):
     copy = ks.replace_dense(model, where=lambda x: x is model.layers[1], verbose=1)
     assert kinds(copy) == ["Dense", "SawtoothDense", "Dense"]
     printed = capsys.readouterr().out
-    # 4 units: 4 peaks, an amplitude and a slope each.
+    # 4 units: 4 peaks, an amplitude and 3 slopes each.
     assert [line.split() for line in printed.splitlines()] == [
         ["layer", "was", "is", "parameters"],
-        [model.layers[1].path, *"Dense elu SawtoothDense depth=3 20 -> 44".split()],
+        [model.layers[1].path, *"Dense elu SawtoothDense depth=3 20 -> 52".split()],
     ]
     assert len({len(line) for line in printed.splitlines()}) == 1
 

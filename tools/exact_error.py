@@ -17,7 +17,8 @@ def vertices(model, low, high):
 
     Args:
         model: a built `keras.Sequential` of one input and one output: `SawtoothDense`
-            and `RegionConstraint` layers with tied scales, and linear `Dense` layers.
+            and `RegionConstraint` layers with tied scales and `tails="line"`, and
+            linear `Dense` layers.
         low: float. Left end of the interval.
         high: float. Right end.
 
@@ -95,6 +96,7 @@ def _check(layer, supported):
 
 def _region_constraint(layer, x, z):
     _check(layer, layer.scale_mode == "tied" or not layer.constrained)
+    _check(layer, layer.tail_mode == "line")
     weights = {v.name: _numpy(v) for v in layer.weights}
     low, high = layer.domain
     u = (z - low) / (high - low)

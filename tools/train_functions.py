@@ -83,7 +83,7 @@ def start(function, recipe):
     """The untrained model, an interpolant of the function by about parabolas."""
     ends = graded(function, recipe, 2 ** (recipe.levels - 1) + 1)
     left, middle, right, level = _sections(ends, recipe.levels)
-    layer = ks.SawtoothDense(len(level), DEPTH, domain=(LOW, HIGH))
+    layer = ks.SawtoothDense(len(level), DEPTH, domain=(LOW, HIGH), tails="line")
     head = keras.layers.Dense(1)
     model = keras.Sequential([keras.Input((1,)), layer, head])
     kernel = (HIGH - LOW) / (right - left)
