@@ -40,14 +40,19 @@ RELEASED = {"model": "sawtooth released"}
 # Argument: its values, the default first, and what a value means.
 ARGUMENTS = {
     "amplitude": (
-        (0.5, 0.125, 0.25, 1, 2),
+        (0.25, 0.0625, 0.125, 0.5, 1),
         lambda v: {"amplitude_initializer": ks.RandomSign(v)},
     ),
     "slope": (
         (0.5, 0, 1),
         lambda v: {"slope_initializer": keras.initializers.Constant(v)},
     ),
-    "domain": ((2, 1, 3, 4), lambda v: {"domain": (-v, v)}),
+    "tails": (("free", "line"), lambda v: {"tails": v}),
+    "domain": ((1, 0.5, 0.75, 1.5, 2), lambda v: {"domain": (-v, v)}),
+    "domain with a line outside": (
+        (1, 1.5, 2, 3),
+        lambda v: {"domain": (-v, v), "tails": "line"},
+    ),
     "second peak": (
         (0.85, 0.5, 0.7, 0.95),
         lambda v: {"peak_initializer": ks.RandomPeaks((0.5, v))},

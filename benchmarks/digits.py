@@ -76,33 +76,50 @@ def hidden(model, n_members, units):
     ]
 
 
+class Neighbours(keras.layers.Layer):
+    """The 3 x 3 neighbours of every pixel, zero outside of the image.
+
+    `(batch, height, width, members, channels)` to `9 * channels`. A dense layer on them
+    is a convolution, and for members far faster than one with groups.
+    """
+
+    def call(self, images):
+        height, width = images.shape[1:3]
+        padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0], [0, 0]])
+        shifted = [
+            padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
+        ]
+        return ops.concatenate(shifted, axis=-1)
+
+
+def convolution(model, size, n_members, channels):
+    """A convolution of images of `size`, its activation and a pooling. Layers."""
+    return [
+        Neighbours(),
+        keras.layers.EinsumDense(
+            "bhwmi,mio->bhwmo",
+            output_shape=(size, size, n_members, channels),
+            bias_axes="mo",
+            kernel_initializer=members.PerMember(
+                "lecun_normal" if "sawtooth" in model else "he_normal"
+            ),
+        ),
+        keras.layers.Reshape((size, size, n_members * channels)),
+        shared_over_pixels(model),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Reshape((size // 2, size // 2, n_members, channels)),
+    ]
+
+
 def build(network, model, n_members):
     layers = [keras.Input((n_members, 64))]
     if network == "cnn":
-        # The members are groups of channels.
         layers += [
-            keras.layers.Reshape((n_members, 8, 8)),
-            keras.layers.Permute((2, 3, 1)),
-        ]
-        for channels in (8, 16):
-            layers += [
-                keras.layers.Conv2D(
-                    n_members * channels,
-                    3,
-                    padding="same",
-                    groups=n_members,
-                    # Keras counts the outputs of all groups: only the inputs are those
-                    # of one member.
-                    kernel_initializer=keras.initializers.VarianceScaling(
-                        1.0 if "sawtooth" in model else 2.0, mode="fan_in"
-                    ),
-                ),
-                shared_over_pixels(model),
-                keras.layers.MaxPooling2D(),
-            ]
-        layers += [
-            keras.layers.Reshape((4, n_members, 16)),
-            keras.layers.Permute((2, 1, 3)),
+            keras.layers.Permute((2, 1)),
+            keras.layers.Reshape((8, 8, n_members, 1)),
+            *convolution(model, 8, n_members, 8),
+            *convolution(model, 4, n_members, 16),
+            keras.layers.Permute((3, 1, 2, 4)),
             keras.layers.Reshape((n_members, 4 * 16)),
             *hidden(model, n_members, 64),
         ]
