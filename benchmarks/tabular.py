@@ -157,7 +157,7 @@ def train(
         **arguments: of the `RegionConstraint`.
 
     Returns:
-        Dict: RMSE of every member, and the parameters of one.
+        Dict: RMSE of every member on both parts, and the parameters of one.
     """
     keras.utils.set_random_seed(0)
     n_members = train.x.shape[1]
@@ -185,13 +185,16 @@ def train(
         callbacks=callbacks,
         verbose=0,
     )
-    outputs = network.predict(judged.x, batch_size=4096, verbose=0)
-    errors = (outputs.astype("float64") - judged.y)[..., 0]
-    rmse = [
-        float(deviations[m] * np.sqrt(np.mean(errors[:rows, m] ** 2)))
-        for m, rows in enumerate(judged.rows)
-    ]
     return {
-        "rmse": [round(e, 5) for e in rmse],
+        "rmse": rmse(network, judged, deviations),
+        "training_rmse": rmse(network, train, deviations),
         "parameters": network.count_params() // n_members,
     }
+
+
+def rmse(network, part, deviations):
+    """RMSE of every member in the target's unit, a list."""
+    outputs = network.predict(part.x, batch_size=4096, verbose=0)
+    errors = (outputs.astype("float64") - part.y)[..., 0]
+    means = [np.mean(errors[:rows, m] ** 2) for m, rows in enumerate(part.rows)]
+    return [round(float(e), 5) for e in deviations * np.sqrt(means)]

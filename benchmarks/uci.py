@@ -9,8 +9,10 @@ One and two hidden layers of 50 units, batches of 64, AdamW with a cosine to zer
 Learning rate, weight decay and number of steps are chosen for every model alike, one
 after the other, by the RMSE on a fifth of the training parts of the first three
 splits. What was chosen is then trained on all training parts, and judged once on the
-test parts. Sawtooth layers have their default arguments, but for the depth, which is
-chosen as well; "released" layers are released after half of the epochs.
+test parts; if the training of a split has failed, as its error on the training part
+shows, all are trained again at the next smaller rate. Sawtooth layers have default
+arguments, but for the depth, which is chosen as well; "released" layers are released
+after half of the epochs.
 
 Prints mean and standard error of the RMSE over the splits in the target's unit, and
 the mean difference to `Dense(relu)` split by split. Writes
@@ -44,6 +46,8 @@ DEPTHS = (3, 2, 5)
 QUICK_GRID = {"rate": (1e-2,), "weight_decay": (0.0,), "steps": (4,)}
 VALIDATION_SPLITS = (0, 1, 2)
 VALIDATION_SEEDS = 2
+# A training has failed if its error on the training part is so many times the median's.
+FAILED = 1.5
 
 
 def choose(grid, error):
@@ -78,15 +82,26 @@ def run_set(runs, table, models, layer_counts, grid):
                 searched = dict([rate, decay, ("depth", DEPTHS), steps])
             chosen = choose(searched, error)
             final = runs(trainer(test), part="test", **names, **chosen)
+            slower = sorted(rate for rate in grid["rate"] if rate < chosen["rate"])
+            while slower and failures(final):
+                chosen["rate"] = slower.pop()
+                final = runs(trainer(test), part="test", **names, **chosen)
             final.update(chosen, validation=round(float(error(**chosen)), 5))
             runs.write()
+
+
+def failures(result):
+    """Number of members whose training has failed."""
+    errors = np.array(result["training_rmse"])
+    return int(np.sum(errors > FAILED * np.median(errors)))
 
 
 def finals(results):
     """The results on the test parts, by model and layers."""
     found = {}
     for key, result in results["runs"].items():
-        if key.startswith("part=test"):
+        # The last rate that was tried, if trainings failed.
+        if key.startswith("part=test") and "validation" in result:
             name, layers = key.removeprefix("part=test model=").split(" layers=")
             found[name, int(layers.split()[0])] = result
     return found

@@ -228,12 +228,12 @@ class RegionConstraint(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        z, slopes = self._evaluated(inputs), self.slopes
+        z = self._evaluated(inputs)
         if self.constrained:
-            peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
-            outputs = hot_path.sawtooth(z, peaks, scales, slopes, self.domain)
+            outputs = hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
         else:
-            outputs = hot_path.relu_network(z, self.relu_blocks, slopes, self.domain)
+            blocks, slopes = self.relu_blocks, self.slopes
+            outputs = hot_path.relu_network(z, blocks, slopes, self.domain)
         return ops.cast(outputs, self.compute_dtype)
 
     @property
@@ -254,17 +254,23 @@ class RegionConstraint(keras.layers.Layer):
 
         Tensor `(1, channels)` or `(3, channels)`, see `sawtooth.bent_line`.
         """
-        slopes = self._evaluated(self.slope)[None]
-        if self.tail_mode == "line":
-            return slopes
+        self._check_phase("slopes", self.constrained)
         if self.constrained:
-            tails = self._tails(self.peak_logits, self.amplitude, self.tail_slopes)
-        else:
-            tails = self._evaluated(self.relu_tail_slopes) * self.relu_rate
-        return ops.concatenate([slopes, tails])
+            return self._sawtooth_parameters()[-1]
+        slopes = [self._evaluated(self.slope)[None]]
+        if self.tail_mode == "free":
+            slopes.append(self._evaluated(self.relu_tail_slopes) * self.relu_rate)
+        return ops.concatenate(slopes)
 
-    def _tails(self, peak_logits, amplitude, tail_slopes):
-        peaks, scales = self._peaks_and_scales(peak_logits, amplitude)
+    def _sawtooth_parameters(self):
+        """The peaks, scales and slopes in force."""
+        peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
+        slopes = [self._evaluated(self.slope)[None]]
+        if self.tail_mode == "free":
+            slopes.append(self._tails(peaks, scales, self.tail_slopes))
+        return peaks, scales, ops.concatenate(slopes)
+
+    def _tails(self, peaks, scales, tail_slopes):
         tails = sawtooth.continuing_tails(peaks, scales, self.domain)
         return tails + self._evaluated(tail_slopes)
 
@@ -391,8 +397,8 @@ class RegionConstraint(keras.layers.Layer):
         # The initialisers below may run later than this method: when a model is
         # built symbolically, Keras gives variables their values afterwards, in
         # the order of creation.
-        replaced = self.peak_logits, self.amplitude, self.tail_slopes
-        peak_logits, amplitude, tail_slopes = replaced
+        peak_logits, amplitude = self.peak_logits, self.amplitude
+        tail_slopes = self.tail_slopes
 
         def initializer(field):
             def initial_value(shape, dtype=None):
@@ -411,15 +417,18 @@ class RegionConstraint(keras.layers.Layer):
             setattr(self, name, variable)
         self.relu_tail_slopes = None
         if tail_slopes is not None:
+
+            def initial_tails(shape, dtype=None):
+                peaks, scales = self._peaks_and_scales(peak_logits, amplitude)
+                tails = self._tails(peaks, scales, tail_slopes)
+                return ops.cast(tails / self.relu_rate, dtype)
+
             self.relu_tail_slopes = self._add_variable(
-                "relu_tail_slopes",
-                lambda shape, dtype=None: ops.cast(
-                    self._tails(*replaced) / self.relu_rate, dtype
-                ),
+                "relu_tail_slopes", initial_tails
             )
-        for variable in replaced:
-            if variable is not None:
-                self._untrack_variable(variable)
+            self._untrack_variable(tail_slopes)
+        for variable in (peak_logits, amplitude):
+            self._untrack_variable(variable)
         self.peak_logits = self.amplitude = self.tail_slopes = None
 
     def _constrain(self, replaced=None):
