@@ -120,7 +120,8 @@ class Copies(keras.layers.Layer):
         super().__init__()
         from keras_efficient_kan import KANLinear
 
-        self.copies = [KANLinear(units) for _ in range(n_members)]
+        # Its normalisation over the features loses how large they are.
+        self.copies = [KANLinear(units, use_layernorm=False) for _ in range(n_members)]
 
     def build(self, input_shape):
         for copy in self.copies:
