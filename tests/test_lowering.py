@@ -39,7 +39,8 @@ def temporaries():
 
 @pytest.mark.parametrize("kind", ["constrained", "released"])
 def test_a_step_needs_three_tensors_more_than_relu(temporaries, kind):
-    assert temporaries[kind][0] <= temporaries["dense"][0] + 3
+    # And the sums of the blocks, which are small.
+    assert temporaries[kind][0] <= temporaries["dense"][0] + 3.1
 
 
 @pytest.mark.parametrize("kind", ["constrained", "released"])
