@@ -73,7 +73,8 @@ class RegionConstraint(keras.layers.Layer):
             or concave on the domain and close to a smooth one. `"free"` starts
             at the same values and trains every scale by itself.
         tails: `"free"` or `"line"`. What the function is outside of the domain.
-            `"free"`: the outermost pieces go on, and two numbers a channel, which
+            `"free"`: the outermost pieces go on (with free scales, those of the tied
+            function with the same peaks and `s_0`), and two numbers a channel, which
             start at zero, bend them. `"line"`: it is `slope * z`, and so the pieces
             of a channel without a slope end with the domain.
         constrained: bool. `False` starts in the released phase.
@@ -89,7 +90,7 @@ class RegionConstraint(keras.layers.Layer):
         amplitude_initializer: initializer of the first scale `s_0`. Defaults to
             `RandomSign((high - low) / 8)`: plus or minus an eighth of the domain.
         slope_initializer: initializer of `slope`. Defaults to `Constant(0.5)`.
-        tail_initializer: initializer of `tail_slopes`.
+        tail_initializer: initializer of `tail_slopes`. Defaults to zeros.
         peak_regularizer: regularizer of `peak_logits`.
         amplitude_regularizer: regularizer of `amplitude`.
         slope_regularizer: regularizer of `slope`.
@@ -137,7 +138,7 @@ class RegionConstraint(keras.layers.Layer):
         peak_initializer=None,
         amplitude_initializer=None,
         slope_initializer=None,
-        tail_initializer="zeros",
+        tail_initializer=None,
         peak_regularizer=None,
         amplitude_regularizer=None,
         slope_regularizer=None,
@@ -172,7 +173,7 @@ class RegionConstraint(keras.layers.Layer):
         self.slope_initializer = get(
             slope_initializer or keras.initializers.Constant(0.5)
         )
-        self.tail_initializer = get(tail_initializer)
+        self.tail_initializer = get(tail_initializer or "zeros")
         get = keras.regularizers.get
         self.peak_regularizer = get(peak_regularizer)
         self.amplitude_regularizer = get(amplitude_regularizer)
@@ -271,6 +272,10 @@ class RegionConstraint(keras.layers.Layer):
         return peaks, scales, ops.concatenate(slopes)
 
     def _tails(self, peaks, scales, tail_slopes):
+        if self.scale_mode == "free":
+            # Free scales would make the outermost pieces steeper by `2 ** depth` than
+            # an optimiser's steps are long. The tied ones start at the same values.
+            scales = sawtooth.tied_scales(scales[0], peaks)
         tails = sawtooth.continuing_tails(peaks, scales, self.domain)
         return tails + self._evaluated(tail_slopes)
 

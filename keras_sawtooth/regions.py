@@ -26,7 +26,10 @@ class LinearRegions(NamedTuple):
     intercepts: np.ndarray
 
     def __call__(self, z):
-        """Value at `z`; the outermost pieces continue as lines."""
+        """Value at `z`; the outermost pieces continue as lines.
+
+        Outside of the domain this is not what a layer computes, see its `slopes`.
+        """
         piece = np.searchsorted(self.breakpoints[1:-1], z)
         return self.slopes[piece] * z + self.intercepts[piece]
 

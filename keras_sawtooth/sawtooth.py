@@ -65,8 +65,14 @@ def tied_scales(amplitude, peaks):
 
 
 def normalise(z, domain):
-    """Map `z` affinely so that `domain` becomes `[0, 1]`."""
+    """Map `z` affinely so that `domain` becomes `[0, 1]`.
+
+    At both ends of the domain the derivative is zero: there the line of `bent_line`
+    has the derivative of the outside, and the pieces must not add theirs.
+    """
     low, high = domain
+    at_end = ops.logical_or(z == low, z == high)
+    z = ops.where(at_end, ops.stop_gradient(z), z)
     return (z - low) * (1 / (high - low))
 
 
@@ -132,7 +138,7 @@ def bent_line(z, slopes, domain):
     if slopes.shape[0] == 1:
         return line
     low, high = domain
-    # At the ends the derivative is that of the outside, as it is for the waves.
+    # At the ends the derivative is that of the outside, see `normalise`.
     left = ops.where(z <= low, low - z, 0)
     right = ops.where(z >= high, z - high, 0)
     return line + slopes[1] * left + slopes[2] * right

@@ -74,7 +74,7 @@ class SawtoothDense(keras.layers.Dense):
         peak_initializer=None,
         amplitude_initializer=None,
         slope_initializer=None,
-        tail_initializer="zeros",
+        tail_initializer=None,
         peak_regularizer=None,
         amplitude_regularizer=None,
         slope_regularizer=None,
@@ -164,6 +164,14 @@ class SawtoothDense(keras.layers.Dense):
     def scales(self):
         """Scales of the waves in force, tensor `(depth, units)`."""
         return self.region_constraint.scales
+
+    @property
+    def slopes(self):
+        """Slope in force, and with free tails its changes left and right of the domain.
+
+        See `RegionConstraint.slopes`.
+        """
+        return self.region_constraint.slopes
 
     @property
     def relu_blocks(self):

@@ -29,7 +29,7 @@ def standard_network(region, inputs, name):
     dtype = region.compute_dtype if wide else "float32"
     blocks = _blocks(region)
 
-    def dense(equation, inputs, kernel, bias=None, kind="output"):
+    def dense(equation, inputs, kernel, bias=None, kind="output", trainable=True):
         layer = layers.EinsumDense(
             equation,
             output_shape=kernel.shape[:1] if bias is None else bias.shape,
@@ -38,7 +38,7 @@ def standard_network(region, inputs, name):
             kernel_initializer="zeros",
             dtype=dtype,
             name=f"{name}_{kind}",
-            trainable=region.trainable,
+            trainable=trainable and region.trainable,
         )
         outputs = layer(inputs)
         layer.set_weights([kernel] if bias is None else [kernel, bias])
@@ -61,7 +61,8 @@ def standard_network(region, inputs, name):
     if tails:
         # How far to the left of the domain the input is, and how far to the right.
         kernel, bias = (np.tile(w, (len(slope), 1)) for w in ([-1, 1], [low, -high]))
-        distance = dense("...c,cj->...cj", z, kernel, bias, "outside")
+        equation = "...c,cj->...cj"
+        distance = dense(equation, z, kernel, bias, "outside", trainable=False)
         tails = np.stack(tails, axis=1)
         terms.append(dense("...cj,cj->...c", distance, tails, kind="tails"))
     outputs = layers.Add(dtype=dtype, name=f"{name}_add")(terms)

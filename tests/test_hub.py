@@ -28,6 +28,7 @@ FULL = {
     "hidden_dim": 5,
     "depth": 2,
     "scales": "free",
+    "tails": "line",
     "normalize_inputs": True,
     "normalization": "batch",
     "dropout": 0.25,

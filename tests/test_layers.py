@@ -75,7 +75,10 @@ def formula(layer, x):
     peaks, scales = to_numpy(layer.peaks), to_numpy(layer.scales)
     slopes = to_numpy(layer.slope.value)[None]
     if layer.tail_slopes is not None:
-        first, last = reference.edge_slopes(peaks, scales)
+        # With free scales the tails are those of the tied function.
+        first, last = reference.edge_slopes(
+            peaks, reference.tied_scales(scales[0], peaks)
+        )
         low, high = layer.domain
         goes_on = np.stack([-first, last]) / (high - low)
         tails = to_numpy(layer.tail_slopes.value) + goes_on
@@ -465,12 +468,43 @@ def test_the_outermost_pieces_go_on(depth, scales):
     )
 
 
-def test_peaks_at_the_margin_give_no_infinite_tails():
-    layer = ks.RegionConstraint(depth=24, margin=1e-6)
+@pytest.mark.parametrize("scales", ["tied", "free"])
+def test_peaks_at_the_margin_give_no_infinite_tails(scales):
+    layer = ks.RegionConstraint(depth=24, margin=1e-6, scales=scales)
     layer.build((None, 3))
+    layer.amplitude.assign(np.full(layer.amplitude.shape, 0.1))
     for logits in ([-40.0], [40.0]):
         layer.peak_logits.assign(np.full((25, 3), logits))
         assert np.isfinite(to_numpy(layer.slopes)).all()
+
+
+def test_steps_of_free_scales_do_not_make_deep_tails_steep():
+    layer = ks.RegionConstraint(depth=24, scales="free")
+    layer.build((None, 3))
+    before = to_numpy(layer.slopes)
+    layer.amplitude.assign(to_numpy(layer.amplitude.value) + 1e-3)
+    np.testing.assert_allclose(to_numpy(layer.slopes), before, atol=0.05)
+
+
+@pytest.mark.parametrize("tails", ["free", "line"])
+@pytest.mark.parametrize("domain", [(-1, 1), (0.1, 0.7), (0, 255), (-0.3, 0.9)])
+@pytest.mark.parametrize("depth", [1, 3, 5])
+def test_derivative_at_the_ends_of_the_domain_is_that_of_the_outside(
+    depth, domain, tails
+):
+    layer = ks.RegionConstraint(depth=depth, domain=domain, tails=tails)
+    layer.build((None, 16))
+    low, high = np.float32(layer.domain)
+    ends = np.repeat([[low], [high]], 16, axis=1)
+    distance = np.array([[low - high], [high - low]]) / 8
+    for _ in range(2):
+        at, outside = (
+            gradients(lambda z: keras.ops.sum(layer(z)), [z])[0]
+            for z in (ends, ends + distance)
+        )
+        np.testing.assert_allclose(at, outside, atol=2e-5)
+        if layer.constrained:
+            layer.release()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])

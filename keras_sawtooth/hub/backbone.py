@@ -30,6 +30,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         hidden_dim: int. Units of every layer, and size of the output.
         depth: int. Number of triangles a unit, see `SawtoothDense`.
         scales: `"tied"` or `"free"`, see `SawtoothDense`.
+        tails: `"free"` or `"line"`, see `SawtoothDense`.
         constrained: bool, or list of one a layer. `False` starts released.
         normalize_inputs: bool. Whether a `Normalization` layer comes first,
             `backbone.input_normalization`: call its `adapt(data)` before training.
@@ -70,6 +71,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         hidden_dim=50,
         depth=3,
         scales="tied",
+        tails="free",
         constrained=True,
         normalize_inputs=False,
         normalization=None,
@@ -97,6 +99,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
                 hidden_dim,
                 depth=depth,
                 scales=scales,
+                tails=tails,
                 constrained=phases[i],
                 dtype=dtype,
                 name=f"sawtooth_{i}",
@@ -132,6 +135,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         self.hidden_dim = hidden_dim
         self.depth = depth
         self.scales = scales
+        self.tails = tails
         self.normalize_inputs = bool(normalize_inputs)
         self.normalization = normalization
         self.dropout = dropout
@@ -156,6 +160,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             "hidden_dim": self.hidden_dim,
             "depth": self.depth,
             "scales": self.scales,
+            "tails": self.tails,
             "constrained": self.constrained,
             "normalize_inputs": self.normalize_inputs,
             "normalization": self.normalization,
