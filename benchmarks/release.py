@@ -3,29 +3,30 @@
 Trains the same model twice from the same seed: once it stays constrained, once
 it is released by `ReleaseConstraints` with default arguments. Prints the ratio of
 the two training losses (released / constrained) in the first epoch after the
-release and ten epochs later, for four problems and several optimisers:
+release and ten epochs later, medians over the seeds, for four problems and several
+optimisers:
 
-    python benchmarks/release.py [--seeds 3] [--quick]
+    python benchmarks/release.py [--relu-rate 0.03125] [--optimizer Lion] [--quick]
 
-and writes benchmarks/results/release.json. With `--relu-rate 0.03125` it tries
-another rate, with `--optimizer Lion` one of the optimisers; neither is written.
+and writes benchmarks/results/release.json.
 """
 
-import argparse
-import json
 import os
-import platform
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from runs import Progress
+from runs import Runs
+from runs import parse_arguments
+from tables import markdown
 
 import keras_sawtooth as ks
 
-HERE = Path(__file__).parent
-ENERGY = HERE.parent / "examples" / "data" / "energy.csv"
+ENERGY = Path(__file__).parents[1] / "examples" / "data" / "energy.csv"
+SEEDS, RELEASE_EPOCH, LATER = 3, 50, 10
 
 
 def energy(rng):
@@ -82,63 +83,54 @@ def losses(x, y, optimizer, seed, epochs, callbacks, relu_rate):
         ]
     )
     model.compile(optimizer, "mse")
+    callbacks = [Progress(), *callbacks]
     history = model.fit(x, y, epochs=epochs, callbacks=callbacks, verbose=0)
     return history.history["loss"]
 
 
-def ratios(problem, optimizer, seed, release_epoch, relu_rate):
-    """Loss ratios in the first epoch after the release and ten epochs later."""
+def ratios(problem, optimizer, seed, relu_rate, epoch):
+    """Loss ratios in the first epoch after the release at `epoch`, and later."""
     rng = np.random.default_rng(seed)
     x, y = ((a - a.mean(axis=0)) / a.std(axis=0) for a in PROBLEMS[problem](rng))
-    epochs = release_epoch + 11
     stays, released = (
-        losses(x, y, OPTIMIZERS[optimizer](), seed, epochs, callbacks, relu_rate)
-        for callbacks in ([], [ks.ReleaseConstraints(epoch=release_epoch)])
+        losses(
+            x, y, OPTIMIZERS[optimizer](), seed, epoch + LATER + 1, callbacks, relu_rate
+        )
+        for callbacks in ([], [ks.ReleaseConstraints(epoch=epoch)])
     )
-    return [released[e] / stays[e] for e in (release_epoch, release_epoch + 10)]
+    return {"ratios": [released[e] / stays[e] for e in (epoch, epoch + LATER)]}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--release-epoch", type=int, default=50)
-    parser.add_argument("--relu-rate", type=float)
-    parser.add_argument("--optimizer", default="")
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    default_rate = ks.RegionConstraint().relu_rate
-    relu_rate = arguments.relu_rate or default_rate
-    optimizers = [o for o in OPTIMIZERS if o.startswith(arguments.optimizer)]
-    problems = list(PROBLEMS)
-    if arguments.quick:
-        arguments.seeds, arguments.release_epoch = 1, 2
-        optimizers, problems = optimizers[:1], problems[:1]
+    def add_arguments(parser):
+        default = ks.RegionConstraint().relu_rate
+        parser.add_argument("--relu-rate", type=float, default=default)
+        parser.add_argument("--optimizer", default="", help="the start of its name")
 
-    results = {
-        "backend": keras.backend.backend(),
-        "keras": keras.version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "seeds": arguments.seeds,
-        "release_epoch": arguments.release_epoch,
-        "ratios": {},
-    }
-    print(f"{'optimiser':24}{'problem':10}{'first epoch':>13}{'ten later':>11}")
+    arguments = parse_arguments(__doc__, "release", add_arguments)
+    optimizers = [o for o in OPTIMIZERS if o.startswith(arguments.optimizer)]
+    problems, seeds, epoch = list(PROBLEMS), SEEDS, RELEASE_EPOCH
+    if arguments.quick:
+        optimizers, problems, seeds, epoch = optimizers[:1], problems[:1], 1, 2
+    runs = Runs(arguments.output)
+    rows = []
     for optimizer in optimizers:
+        rows.append([optimizer])
         for problem in problems:
-            runs = [
-                ratios(problem, optimizer, seed, arguments.release_epoch, relu_rate)
-                for seed in range(arguments.seeds)
+            found = [
+                runs(
+                    ratios,
+                    problem=problem,
+                    optimizer=optimizer,
+                    seed=seed,
+                    relu_rate=arguments.relu_rate,
+                    epoch=epoch,
+                )["ratios"]
+                for seed in range(seeds)
             ]
-            first, later = np.median(runs, axis=0)
-            results["ratios"][f"{optimizer} | {problem}"] = runs
-            print(
-                f"{optimizer:24}{problem:10}{first:13.3f}{later:11.3f}",
-                flush=True,
-            )
-    if relu_rate == default_rate and len(optimizers) == len(OPTIMIZERS):
-        path = HERE / "results" / "release.json"
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"Wrote {path}")
+            rows[-1].append("{:.2f}, {:.2f}".format(*np.median(found, axis=0)))
+    print()
+    print(markdown(["optimiser", *problems], rows))
 
 
 if __name__ == "__main__":
