@@ -75,10 +75,19 @@ ARGUMENTS = {
     "relu_rate": ((1 / 8, 1 / 32, 1 / 2, 1), lambda v: RELEASED | {"relu_rate": v}),
 }
 COMPARED = ("relu", "gelu", "sawtooth constrained")
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 CURVES = {
-    "rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    "layers": (1, 2, 4, 8, 12),
-    "batch_size": (32, 64, 256),
+    "rate": (RATES, lambda v: {"rate": v}),
+    "rate at beta_2 of 0.99": (RATES, lambda v: {"rate": v, "beta_2": 0.99}),
+    "layers": ((1, 2, 4, 8, 12), lambda v: {"layers": v}),
+    "batch_size": (
+        (32, 64, 256),
+        # As many epochs.
+        lambda v: {
+            "batch_size": v,
+            "steps": BASE["steps"] * tabular.BATCH_SIZE // v,
+        },
+    ),
 }
 
 
@@ -94,17 +103,13 @@ def run_set(runs, parts, base, table, curves):
                 argument=argument,
                 value=value,
             )
-    for argument, values in curves.items():
+    for curve, (values, meaning) in curves.items():
         for value in values:
             for model in COMPARED:
-                changes = {"model": model, argument: value}
-                if argument == "batch_size":
-                    # As many epochs.
-                    steps = base["steps"] * tabular.BATCH_SIZE // value
-                    changes["steps"] = steps
+                changes = {"model": model, **meaning(value)}
                 runs(
                     lambda changes=changes, **_: train(**changes),
-                    curve=argument,
+                    curve=curve,
                     value=value,
                     model=model,
                 )
@@ -139,7 +144,7 @@ def report(sets, table, curves):
             lines.append(line)
         header = [argument, *sets, "change"]
         sections.append(markdown(header, lines))
-    for curve, values in curves.items():
+    for curve, (values, _) in curves.items():
         lines = []
         for value in values:
             for model in COMPARED:
@@ -156,22 +161,25 @@ def draw(sets, path):
     """RMSE against learning rate and number of layers, beside relu and gelu."""
     import matplotlib.pyplot as plt
 
-    curves = ("rate", "layers")
+    curves = [curve for curve in CURVES if curve != "batch_size"]
     figure, axes = plt.subplots(
-        len(curves), len(sets), figsize=(3 * len(sets) + 1, 6), squeeze=False
+        len(curves), len(sets), figsize=(3 * len(sets) + 1, 8), squeeze=False
     )
     for row, curve in zip(axes, curves, strict=True):
-        for axis, (name, results) in zip(row, sets.items(), strict=True):
+        for axis, results in zip(row, sets.values(), strict=True):
+            values = CURVES[curve][0]
             for model in COMPARED:
                 means = [
                     find(results, curve=curve, value=value, model=model).mean()
-                    for value in CURVES[curve]
+                    for value in values
                 ]
-                axis.plot(CURVES[curve], means, "o-", label=model, markersize=3)
-            if curve == "rate":
-                axis.set(xscale="log", title=name)
+                axis.plot(values, means, "o-", label=model, markersize=3)
+            if values is RATES:
+                axis.set(xscale="log")
             axis.set(yscale="log", xlabel=curve)
             axis.grid(alpha=0.3, which="both")
+    for axis, name in zip(axes[0], sets, strict=True):
+        axis.set(title=name)
     axes[0, 0].legend(fontsize="small")
     for row in axes:
         row[0].set_ylabel("validation RMSE")
@@ -193,7 +201,8 @@ def main():
     base, seeds, table, curves = BASE, SEEDS, ARGUMENTS, CURVES
     if arguments.quick:
         base, seeds, names = BASE | {"steps": 2}, 1, names[:1]
-        table, curves = {"kernel": ARGUMENTS["kernel"]}, {"layers": (1,)}
+        table = {"kernel": ARGUMENTS["kernel"]}
+        curves = {"layers": ((1,), CURVES["layers"][1])}
     sets = {}
     for name in names:
         print(f"{name}:")

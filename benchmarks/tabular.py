@@ -142,6 +142,7 @@ def train(
     rate,
     weight_decay,
     steps,
+    beta_2=0.999,
     batch_size=BATCH_SIZE,
     release=0.5,
     **arguments,
@@ -153,6 +154,7 @@ def train(
         layers: int. Number of hidden layers.
         rate: float. Peak of the learning rate, which follows a cosine to zero.
         steps: int. About how many training steps; at least two epochs.
+        beta_2: float. How slowly AdamW forgets squared gradients.
         release: float. Share of the epochs after which sawtooth layers are
             released.
         **arguments: of the `RegionConstraint`.
@@ -172,6 +174,7 @@ def train(
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(rate, epochs * batches),
         weight_decay=weight_decay,
+        beta_2=beta_2,
     )
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     network.compile(optimizer, loss=members.squared_error)

@@ -6,13 +6,13 @@ Takes every folder in DIR that has a `data.csv` (header, target last) and a
     python benchmarks/uci.py --data-dir DIR [--sets energy concrete] [--quick]
 
 One and two hidden layers of 50 units, batches of 64, AdamW with a cosine to zero.
-Learning rate, weight decay and number of steps are chosen for every model alike, one
-after the other, by the RMSE on a fifth of the training parts of the first three
-splits. What was chosen is then trained on all training parts, and judged once on the
-test parts; if the training of a split has failed, as its error on the training part
-shows, all are trained again at the next smaller rate. Sawtooth layers have default
-arguments, but for the depth, which is chosen as well; "released" layers are released
-after half of the epochs.
+Learning rate, AdamW's beta_2, weight decay and number of steps are chosen for every
+model alike, one after the other, by the RMSE on a fifth of the training parts of the
+first three splits. What was chosen is then trained on all training parts, and judged
+once on the test parts; if the training of a split has failed, as its error on the
+training part shows, all are trained again at the next smaller rate. Sawtooth layers
+have default arguments, but for the depth, which is chosen as well; so is, of "released"
+ones, the share of the epochs after which they are released.
 
 Prints mean and standard error of the RMSE over the splits in the target's unit, and
 the mean difference to `Dense(relu)` split by split. Writes
@@ -35,15 +35,23 @@ from tables import markdown
 
 MODELS = ("relu", "gelu", "prelu", "kan", "sawtooth constrained", "sawtooth released")
 LAYERS = (1, 2)
-# The first value of each stands while the ones before it are chosen.
+# Chosen in this order; the first value of each stands until then.
 GRID = {
+    "beta_2": (0.999, 0.99, 0.95),
     "rate": (1e-2, 1e-3, 3e-3, 3e-2, 1e-1),
     "weight_decay": (0.0, 0.1, 1.0),
+    "depth": (3, 2, 5),
     "steps": (4000, 12000),
+    "release": (0.5, 0.1),
 }
-# Of sawtooth layers. Chosen before the number of steps.
-DEPTHS = (3, 2, 5)
-QUICK_GRID = {"rate": (1e-2,), "weight_decay": (0.0,), "steps": (4,)}
+# What not all models have.
+ONLY_OF = {"depth": "sawtooth", "release": "sawtooth released"}
+QUICK_GRID = {
+    "beta_2": (0.999,),
+    "rate": (1e-2,),
+    "weight_decay": (0.0,),
+    "steps": (4,),
+}
 VALIDATION_SPLITS = (0, 1, 2)
 VALIDATION_SEEDS = 2
 # A training has failed if its error on the training part is so many times the median's.
@@ -76,10 +84,11 @@ def run_set(runs, table, models, layer_counts, grid):
                 )
                 return np.mean(result["rmse"])
 
-            searched = grid
-            if model.startswith("sawtooth") and grid is GRID:
-                rate, decay, steps = grid.items()
-                searched = dict([rate, decay, ("depth", DEPTHS), steps])
+            searched = {
+                name: values
+                for name, values in grid.items()
+                if model.startswith(ONLY_OF.get(name, ""))
+            }
             chosen = choose(searched, error)
             final = runs(trainer(test), part="test", **names, **chosen)
             slower = sorted(rate for rate in grid["rate"] if rate < chosen["rate"])
@@ -125,10 +134,12 @@ def report(name, results):
         rows.append(
             [
                 f"{layers} of {model}",
+                f"{result['beta_2']:g}",
                 f"{result['rate']:g}",
                 f"{result['weight_decay']:g}",
                 f"{result.get('depth', '')}",
                 f"{result['steps']}",
+                f"{result.get('release', '')}",
                 f"{result['parameters']}",
                 f"{result['seconds']:.0f}",
                 f"{result['validation']:.4f}",
@@ -136,8 +147,8 @@ def report(name, results):
                 against,
             ]
         )
-    header = ["layers", "rate", "decay", "depth", "steps", "parameters", "seconds"]
-    header += ["validation", "test RMSE", "less relu"]
+    header = ["layers", "beta_2", "rate", "decay", "depth", "steps", "release"]
+    header += ["parameters", "seconds", "validation", "test RMSE", "less relu"]
     return f"## {name}\n\n{markdown(header, rows)}\n"
 
 
