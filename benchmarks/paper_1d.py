@@ -204,7 +204,7 @@ def floor(function, pieces):
 def main():
     arguments = parse_arguments(__doc__, "paper_1d")
     runs = Runs(arguments.output)
-    rows, seeds, steps, rates, depths = ROWS, SEEDS, STEPS, RATES, range(2, 9)
+    rows, seeds, steps, rates, depths = ROWS, SEEDS, STEPS, RATES, range(2, 11)
     if arguments.quick:
         rows = ("RAAI", "tied scales")
         seeds, steps, rates, depths = 2, 400, RATES[:1], (2,)
