@@ -7,12 +7,12 @@ judged on 10 others), with five ways to begin:
     python benchmarks/paper_1d.py [--quick]
 
 One recipe for every function and row: full batches, Adam(beta_1 = beta_2 = 0.98),
-22,000 steps, the learning rate rising for 200 steps and falling to a hundredth along
-a cosine. Its peak is chosen for every row by the training error (geometric mean over
-seeds and functions). Sawtooth layers have the domain (0, 1), on which all points are,
-`relu_rate=1` and a starting amplitude of 0.5, are released after 2,000 steps, and have
-an output layer of one weight and one bias, as a ReLU network has one. docs/results.md
-says how the recipe was found.
+22,000 steps, the learning rate rising from a hundredth for 200 steps and falling to
+zero along a cosine. Its peak is chosen for every row by the training error (geometric
+mean over seeds and functions). Sawtooth layers have the domain (0, 1), on which all
+points are, `relu_rate=1` and a starting amplitude of 0.5, are released after 2,000
+steps, and have an output layer of one weight and one bias, as a ReLU network has one.
+docs/results.md says how the recipe was found.
 
 Prints the tables beside the published figures, and beside the best function of 32
 pieces. Writes benchmarks/results/paper_1d.json and docs/images/paper_1d_*.png.

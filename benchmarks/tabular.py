@@ -1,5 +1,6 @@
 """Regression tables with fixed splits, and training runs over many splits at once."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -63,8 +64,10 @@ def parts(table, splits, validation, seeds=1):
             rows, held_out = rows[n:], rows[:n]
         x, y = table.x[rows], table.y[rows, None]
         moments = [(a.mean(axis=0), a.std(axis=0)) for a in (x, y)]
-        # A feature that never changes says nothing.
-        moments = [(mean, np.where(std > 0, std, 1)) for mean, std in moments]
+        # A feature that never changes says nothing; its deviation is rounding.
+        moments = [
+            (mean, np.where(std > 1e-9 * np.abs(mean), std, 1)) for mean, std in moments
+        ]
         for seed in range(seeds):
             order = np.random.default_rng([split, seed]).permutation(rows)
             for part, numbers in ((train, order), (judged, held_out)):
@@ -153,6 +156,7 @@ def train(
         model: name of the hidden layers, see `hidden`.
         layers: int. Number of hidden layers.
         rate: float. Peak of the learning rate, which follows a cosine to zero.
+        weight_decay: float. Of the kernels.
         steps: int. About how many training steps; at least two epochs.
         beta_2: float. How slowly AdamW forgets squared gradients.
         release: float. Share of the epochs after which sawtooth layers are
@@ -189,10 +193,12 @@ def train(
         callbacks=callbacks,
         verbose=0,
     )
+    # Not the fixed grid of a KAN.
+    parameters = sum(math.prod(v.shape) for v in network.trainable_variables)
     return {
         "rmse": rmse(network, judged, deviations),
         "training_rmse": rmse(network, train, deviations),
-        "parameters": network.count_params() // n_members,
+        "parameters": parameters // n_members,
     }
 
 
@@ -201,4 +207,4 @@ def rmse(network, part, deviations):
     outputs = network.predict(part.x, batch_size=4096, verbose=0)
     errors = (outputs.astype("float64") - part.y)[..., 0]
     means = [np.mean(errors[:rows, m] ** 2) for m, rows in enumerate(part.rows)]
-    return [round(float(e), 5) for e in deviations * np.sqrt(means)]
+    return [float(f"{e:.6g}") for e in deviations * np.sqrt(means)]

@@ -55,14 +55,16 @@ QUICK_GRID = {
 VALIDATION_SPLITS = (0, 1, 2)
 VALIDATION_SEEDS = 2
 # A training has failed if its error on the training part is so many times the median's.
-FAILED = 1.5
+# Trainings that went well have up to 1.7 times.
+FAILED = 3
 
 
 def choose(grid, error):
     """The settings with the least `error(**settings)`, one name after the other."""
     chosen = {name: values[0] for name, values in grid.items()}
     for name, values in grid.items():
-        chosen[name] = min(values, key=lambda v, name=name: error(**chosen | {name: v}))
+        errors = [error(**chosen | {name: value}) for value in values]
+        chosen[name] = values[np.argmin(np.nan_to_num(errors, nan=np.inf))]
     return chosen
 
 
@@ -90,19 +92,23 @@ def run_set(runs, table, models, layer_counts, grid):
                 if model.startswith(ONLY_OF.get(name, ""))
             }
             chosen = choose(searched, error)
+            for key, result in runs.results["runs"].items():
+                # Of another grid.
+                if key.startswith(f"part=test model={model} layers={layers} "):
+                    result.pop("validation", None)
             final = runs(trainer(test), part="test", **names, **chosen)
             slower = sorted(rate for rate in grid["rate"] if rate < chosen["rate"])
             while slower and failures(final):
                 chosen["rate"] = slower.pop()
                 final = runs(trainer(test), part="test", **names, **chosen)
-            final.update(chosen, validation=round(float(error(**chosen)), 5))
+            final.update(chosen, validation=float(f"{error(**chosen):.6g}"))
             runs.write()
 
 
 def failures(result):
     """Number of members whose training has failed."""
     errors = np.array(result["training_rmse"])
-    return int(np.sum(errors > FAILED * np.median(errors)))
+    return int(np.sum(~(errors <= FAILED * np.nanmedian(errors))))
 
 
 def finals(results):
@@ -113,7 +119,8 @@ def finals(results):
         if key.startswith("part=test") and "validation" in result:
             name, layers = key.removeprefix("part=test model=").split(" layers=")
             found[name, int(layers.split()[0])] = result
-    return found
+    order = [(model, layers) for layers in LAYERS for model in MODELS]
+    return {name: found[name] for name in order if name in found}
 
 
 def mean_and_error(values):
@@ -130,7 +137,7 @@ def report(name, results):
         difference = np.subtract(result["rmse"], relu)
         against = ""
         if model != "relu":
-            against = "{:+.4f} ± {:.4f}".format(*mean_and_error(difference))
+            against = "{:+.2g} ± {:.2g}".format(*mean_and_error(difference))
         rows.append(
             [
                 f"{layers} of {model}",
@@ -142,8 +149,8 @@ def report(name, results):
                 f"{result.get('release', '')}",
                 f"{result['parameters']}",
                 f"{result['seconds']:.0f}",
-                f"{result['validation']:.4f}",
-                f"{test:.4f} ± {error:.4f}",
+                f"{result['validation']:.4g}",
+                f"{test:.4g} ± {error:.2g}",
                 against,
             ]
         )
@@ -210,7 +217,8 @@ def main():
     print()
     for name, results in sets.items():
         print(report(name, results))
-    if not arguments.quick:
+    # The picture in the documentation is of all sets.
+    if not arguments.quick and not arguments.sets:
         draw(sets, arguments.pictures / "uci.png")
 
 
