@@ -77,14 +77,14 @@ def spirals():
 
 PROBLEMS = {
     "cubic": Problem(1, (2,), 5, cubic),
-    "surface": Problem(2, (4,), 5, surface),
+    "surface": Problem(2, (4,), 5, surface, batch_size=400),
     "spirals": Problem(2, (16, 16), 3, spirals, batch_size=100),
 }
 
 
 def sawtooth_parameters(problem):
     """Of one member in the released phase."""
-    block = 8 + 20 * (problem.depth - 1) + 4 + 1
+    block = 8 + 20 * (problem.depth - 1) + 4 + 3
     sizes = [problem.inputs, *problem.channels, 1]
     linear = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     return linear + block * sum(problem.channels)
