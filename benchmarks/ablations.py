@@ -145,14 +145,22 @@ def report(sets, table, curves):
         header = [argument, *sets, "change"]
         sections.append(markdown(header, lines))
     for curve, (values, _) in curves.items():
-        lines = []
-        for value in values:
+        lines, means = [], {}
+        for model in COMPARED:
+            means[model] = [
+                [
+                    find(r, curve=curve, value=value, model=model).mean()
+                    for value in values
+                ]
+                for r in sets.values()
+            ]
+        for i, value in enumerate(values):
             for model in COMPARED:
-                line = [f"{value:g}", model]
-                for results in sets.values():
-                    rmse = find(results, curve=curve, value=value, model=model)
-                    line.append(f"{rmse.mean():.4f}")
-                lines.append(line)
+                line = [f"{rmse[i]:.4f}" for rmse in means[model]]
+                lines.append([f"{value:g}", model, *line])
+        for model in COMPARED:
+            line = [f"{np.exp(np.log(rmse).mean()):.4f}" for rmse in means[model]]
+            lines.append(["all, geometric mean", model, *line])
         sections.append(markdown([curve, "model", *sets], lines))
     return "\n\n".join(sections) + "\n"
 
