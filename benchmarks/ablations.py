@@ -214,9 +214,16 @@ def main():
     sets = {}
     for name in names:
         print(f"{name}:")
-        data = tabular.load(arguments.data_dir / name)
-        runs = Runs(arguments.output / f"{name}.json")
-        parts = tabular.parts(data, SPLITS, True, seeds)
+        folder = arguments.data_dir / name
+        runs = Runs(
+            arguments.output / f"{name}.json",
+            data=tabular.checksum(folder),
+            units=tabular.UNITS,
+            base=base,
+            splits=list(SPLITS),
+            seeds=seeds,
+        )
+        parts = tabular.parts(tabular.load(folder), SPLITS, True, seeds)
         run_set(runs, parts, base, table, curves)
         sets[name] = runs.results
     print()

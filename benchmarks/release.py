@@ -112,7 +112,7 @@ def main():
     problems, seeds, epoch = list(PROBLEMS), SEEDS, RELEASE_EPOCH
     if arguments.quick:
         optimizers, problems, seeds, epoch = optimizers[:1], problems[:1], 1, 2
-    runs = Runs(arguments.output)
+    runs = Runs(arguments.output, later=LATER)
     rows = []
     for optimizer in optimizers:
         rows.append([optimizer])

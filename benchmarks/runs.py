@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -21,13 +22,25 @@ class Runs:
     Example: `runs(train, set="energy", rate=0.01)` calls
     `train(set="energy", rate=0.01)`, which returns a dict of numbers and lists, and
     files it under "set=energy rate=0.01", with its seconds.
+
+    Args:
+        path: where the file is or will be.
+        **recipe: what all runs have in common and changes their results, as numbers,
+            strings, lists and dicts. A file with another recipe is refused.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, **recipe):
         self.path = Path(path)
         self.results = {"about": about(), "runs": {}}
         if self.path.exists():
             self.results = json.loads(self.path.read_text())
+        for name, value in recipe.items():
+            found = self.results["about"].setdefault(name, value)
+            if found != value:
+                raise ValueError(
+                    f"{self.path} has results for {name}={found!r}, and this run has "
+                    f"{value!r}. Move the file away, or give another --output."
+                )
 
     def __call__(self, train, **settings):
         key = " ".join(f"{name}={value}" for name, value in settings.items())
@@ -66,8 +79,9 @@ def fields(key):
 
 
 def about():
+    backend = keras.backend.backend()
     return {
-        "backend": keras.backend.backend(),
+        "backend": f"{backend} {metadata.version(backend)}",
         "keras": keras.version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }

@@ -52,7 +52,7 @@ QUICK_GRID = {
     "weight_decay": (0.0,),
     "steps": (4,),
 }
-VALIDATION_SPLITS = (0, 1, 2)
+VALIDATION_SPLITS = 3
 VALIDATION_SEEDS = 2
 # A training has failed if its error on the training part is so many times the median's.
 # Trainings that went well have up to 1.7 times.
@@ -70,7 +70,8 @@ def choose(grid, error):
 
 def run_set(runs, table, models, layer_counts, grid):
     """Search and final training of all models on one set."""
-    validation = tabular.parts(table, VALIDATION_SPLITS, True, VALIDATION_SEEDS)
+    splits = range(min(VALIDATION_SPLITS, len(table.test_rows)))
+    validation = tabular.parts(table, splits, True, VALIDATION_SEEDS)
     test = tabular.parts(table, range(len(table.test_rows)), False)
 
     def trainer(parts):
@@ -209,10 +210,15 @@ def main():
     sets = {}
     for name in names:
         print(f"{name}:")
-        runs = Runs(arguments.output / f"{name}.json")
-        run_set(
-            runs, tabular.load(arguments.data_dir / name), models, layer_counts, grid
+        folder = arguments.data_dir / name
+        runs = Runs(
+            arguments.output / f"{name}.json",
+            data=tabular.checksum(folder),
+            units=tabular.UNITS,
+            batch_size=tabular.BATCH_SIZE,
+            validation={"splits": VALIDATION_SPLITS, "seeds": VALIDATION_SEEDS},
         )
+        run_set(runs, tabular.load(folder), models, layer_counts, grid)
         sets[name] = runs.results
     print()
     for name, results in sets.items():

@@ -83,3 +83,14 @@ def test_speed_benchmark(tmp_path):
         *("--output", tmp_path / "speed.json", "--pictures", tmp_path),
     )
     assert again == output
+
+
+def test_results_of_another_recipe_are_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from runs import Runs
+
+    path = tmp_path / "results.json"
+    Runs(path, data="a")(lambda **_: {}, rate=1)
+    assert list(Runs(path, data="a").results["runs"]) == ["rate=1"]
+    with pytest.raises(ValueError, match="data='a', and this run has 'b'"):
+        Runs(path, data="b")
