@@ -7,10 +7,11 @@ import platform
 import sys
 import tempfile
 import time
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 
 import keras
+import numpy
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
@@ -80,8 +81,11 @@ def fields(key):
 
 def about():
     backend = keras.backend.backend()
+    # Not the package's version: TensorFlow comes in packages of several names.
+    version = import_module(backend).__version__
     return {
-        "backend": f"{backend} {metadata.version(backend)}",
+        "backend": f"{backend} {version}",
+        "numpy": numpy.__version__,
         "keras": keras.version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
