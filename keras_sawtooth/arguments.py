@@ -45,10 +45,10 @@ def check_choice(name, value, choices):
     return value
 
 
-def check_domain(domain):
+def check_interval(name, interval):
     """Two finite numbers in increasing order."""
     try:
-        low, high = domain
+        low, high = interval
         numbers = all(
             isinstance(bound, Real) and not isinstance(bound, bool)
             for bound in (low, high)
@@ -57,7 +57,7 @@ def check_domain(domain):
         numbers = False
     if not numbers or not 0 < high - low < math.inf:
         raise ValueError(
-            "`domain` must be two finite numbers (low, high) with low < high. "
-            f"Received: domain={domain!r}"
+            f"`{name}` must be two finite numbers (low, high) with low < high. "
+            f"Received: {name}={interval!r}"
         )
     return float(low), float(high)

@@ -6,20 +6,23 @@ from keras_sawtooth.regions import count_linear_regions
 from keras_sawtooth.regions import linear_regions
 
 
-def plot_regions(layer, channels=None, axes=None):
+def plot_regions(layer, channels=None, axes=None, interval=None):
     """Draw the functions of some channels with their breakpoints.
 
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`.
         channels: int or list of int. Defaults to the first four.
         axes: matplotlib axes, one a channel. Defaults to a new figure.
+        interval: pair of floats `(low, high)`, see `linear_regions`. Defaults to the
+            domain of the layer.
 
     Returns:
         The list of axes.
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if there are no channels, or not as many as axes.
+        ValueError: if there are no channels, or not as many as axes, or if the interval
+            is not one.
 
     Example:
 
@@ -55,7 +58,7 @@ def plot_regions(layer, channels=None, axes=None):
             f"{len(axes)} axes, channels={channels}"
         )
     for axis, channel in zip(axes, channels, strict=True):
-        draw_regions(axis, linear_regions(layer, channel))
+        draw_regions(axis, linear_regions(layer, channel, interval))
         axis.set_title(f"channel {channel}", fontsize="medium")
     return axes
 

@@ -12,8 +12,8 @@ from keras_sawtooth import hot_path
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.arguments import check_choice
-from keras_sawtooth.arguments import check_domain
 from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
@@ -153,7 +153,7 @@ class RegionConstraint(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
-        self.domain = check_domain(domain)
+        self.domain = check_interval("domain", domain)
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
         self.tail_mode = check_choice("tails", tails, ("free", "line"))
         if not isinstance(constrained, bool):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
@@ -12,6 +13,8 @@ from keras_sawtooth.sawtooth_dense import SawtoothDense
 # from the rounding of its float32 weights: where a tooth touches zero, a ReLU
 # may cut off its tip. float32 inputs hardly tell the two ends apart.
 NARROWEST = 16 * np.finfo(np.float32).eps
+# Relative to the steepest piece: differences of slopes below it are rounding.
+SMALLEST_BEND = 1e-9
 
 
 class LinearRegions(NamedTuple):
@@ -26,42 +29,50 @@ class LinearRegions(NamedTuple):
     intercepts: np.ndarray
 
     def __call__(self, z):
-        """Value at `z`; the outermost pieces continue as lines.
+        """Value at `z`, which should lie between the outermost breakpoints.
 
-        Outside of the domain this is not what a layer computes, see its `slopes`.
+        Farther out the outermost pieces go on, and the layer may do otherwise: ask
+        `linear_regions` for a larger `interval`.
         """
         piece = np.searchsorted(self.breakpoints[1:-1], z)
         return self.slopes[piece] * z + self.intercepts[piece]
 
 
-def linear_regions(layer, channel=0):
-    """Linear pieces of one channel's function on the domain of the layer.
+def linear_regions(layer, channel=0, interval=None):
+    """Linear pieces of one channel's function on an interval.
 
     Constrained, the breakpoints follow from the peaks by bisection; there are
-    `2 ** depth` pieces. Released, the pieces follow from an exact traversal of
-    the ReLU network, neuron by neuron. Nothing is sampled. There, pieces narrower
-    than 2e-6 of the domain are dropped, because they stem from rounded weights;
-    from depth 14 on these are also pieces of the function itself.
+    `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
+    traversal of the ReLU network, neuron by neuron. Nothing is sampled. There, pieces
+    narrower than 2e-6 of the interval are dropped, because they stem from rounded
+    weights; from depth 14 on these are also pieces of the function itself.
 
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`. Of the latter, the
             function of the pre-activation is meant, without `activation`.
         channel: int. Index on the last axis.
+        interval: pair of floats `(low, high)`. Where to look, also outside of the
+            domain. Defaults to the domain.
 
     Returns:
         `LinearRegions` with float64 arrays `breakpoints` `(pieces + 1,)`, whose
-        ends are those of the domain, `slopes` `(pieces,)` and `intercepts`
+        ends are those of the interval, `slopes` `(pieces,)` and `intercepts`
         `(pieces,)`.
 
     Raises:
-        ValueError: if the layer is not built, the channel does not exist, or
-            a weight is not finite.
+        ValueError: if the layer is not built, the channel does not exist, a weight is
+            not finite, or the interval is not one.
 
     Example:
 
     >>> layer = RegionConstraint(depth=3)
     >>> layer.build((None, 4))
     >>> linear_regions(layer, channel=2).slopes.shape
+    (8,)
+
+    The outermost pieces go on as long as `tail_slopes` are zero.
+
+    >>> linear_regions(layer, channel=2, interval=(-3, 3)).slopes.shape
     (8,)
 
     Reference:
@@ -78,15 +89,35 @@ def linear_regions(layer, channel=0):
             f"`channel` must be an index into {channels} channels. "
             f"Received: channel={channel!r}"
         )
-    parameters = [p[..., channel] for p in _parameters(layer)]
-    pieces = _constrained_pieces if layer.constrained else _relu_pieces
-    u, slopes, intercepts = pieces(*parameters)
-
     low, high = layer.domain
-    slopes = slopes / (high - low)
-    intercepts = intercepts - slopes * low
-    slope = _to_numpy(layer.slope.value)[channel]
-    return LinearRegions(low + (high - low) * u, slopes + slope, intercepts)
+    left, right = (
+        layer.domain if interval is None else check_interval("interval", interval)
+    )
+    parameters = [p[..., channel] for p in _parameters(layer)]
+    slope, *outside = _line_slopes(layer)[:, channel]
+    # Left of the domain, on it, right of it: the slope of the line, and where it bends.
+    sections = [
+        (left, low, outside[0], low),
+        (low, high, slope, low),
+        (high, right, outside[1], high),
+    ]
+    parts = []
+    for start, stop, line, bend in sections:
+        if start >= stop:
+            continue
+        ends = [(bound - low) / (high - low) for bound in (start, stop)]
+        if not layer.constrained:
+            u, slopes, intercepts = _relu_pieces(*parameters, ends)
+        elif (start, stop) == layer.domain:
+            u, slopes, intercepts = _constrained_pieces(*parameters)
+        else:
+            # The waves are zero here.
+            u, slopes, intercepts = np.array(ends), np.zeros(1), np.zeros(1)
+        slopes = slopes / (high - low)
+        intercepts = intercepts - slopes * low + (slope - line) * bend
+        breakpoints = np.concatenate([[start], low + (high - low) * u[1:-1], [stop]])
+        parts.append(LinearRegions(breakpoints, slopes + line, intercepts))
+    return _between(left, right, _joined(parts))
 
 
 def count_linear_regions(layer):
@@ -140,6 +171,31 @@ def _region_constraint(layer):
     return layer
 
 
+def _joined(parts):
+    """Pieces of neighbouring intervals; where nothing bends, a piece goes on."""
+    whole = parts[0]
+    for part in parts[1:]:
+        steepest = np.abs([*whole.slopes, *part.slopes]).max()
+        goes_on = abs(part.slopes[0] - whole.slopes[-1]) <= SMALLEST_BEND * steepest
+        first = int(goes_on)
+        whole = LinearRegions(
+            np.concatenate([whole.breakpoints[:-1], part.breakpoints[first:]]),
+            np.concatenate([whole.slopes, part.slopes[first:]]),
+            np.concatenate([whole.intercepts, part.intercepts[first:]]),
+        )
+    return whole
+
+
+def _between(left, right, regions):
+    """The pieces between two points, which both lie within the breakpoints."""
+    breakpoints, slopes, intercepts = regions
+    inner = (breakpoints > left) & (breakpoints < right)
+    first = np.searchsorted(breakpoints, left, side="right") - 1
+    pieces = slice(first, first + inner.sum() + 1)
+    breakpoints = np.concatenate([[left], breakpoints[inner], [right]])
+    return LinearRegions(breakpoints, slopes[pieces], intercepts[pieces])
+
+
 def _to_numpy(tensor):
     return np.asarray(ops.convert_to_numpy(tensor), "float64")
 
@@ -154,8 +210,7 @@ def _parameters(layer):
         peaks = _to_numpy(layer.peaks)
         scales = _to_numpy(layer.amplitude.value)
         if layer.scale_mode == "tied":
-            ratios = (1 - peaks[1:-1]) * peaks[2:]
-            scales = scales * np.cumprod([np.ones_like(scales), *ratios], axis=0)
+            scales = _tied_scales(scales, peaks)
             # What the later waves leave of a jump, without the cancellation.
             rest = np.cumprod([np.ones_like(scales[0]), *(1 - peaks[:1:-1])], axis=0)
             jumps = scales * rest[::-1]
@@ -164,9 +219,33 @@ def _parameters(layer):
         parameters = [peaks[:-1], scales, jumps]
     else:
         parameters = [_to_numpy(block) for block in layer.relu_blocks]
-    if not all(np.isfinite(p).all() for p in parameters):
+    if not all(np.isfinite(p).all() for p in (*parameters, _line_slopes(layer))):
         raise ValueError(f"Layer {layer.name!r} has weights that are not finite.")
     return parameters
+
+
+def _line_slopes(layer):
+    """Slopes of the bent line on the domain, left and right of it: `(3, channels)`."""
+    slope = _to_numpy(layer.slope.value)
+    if layer.tail_mode == "line":
+        return np.stack([slope, slope, slope])
+    if layer.constrained:
+        # In float64 the outermost pieces go on without a bend.
+        peaks = _to_numpy(layer.peaks)
+        first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
+        scales = _tied_scales(first, peaks)
+        low, high = layer.domain
+        rise = (scales / np.cumprod(peaks[:-1], axis=0)).sum(axis=0) / (high - low)
+        fall = rise * peaks[0] / (1 - peaks[0])
+        left, right = np.stack([-rise, -fall]) + _to_numpy(layer.tail_slopes.value)
+    else:
+        left, right = _to_numpy(layer.relu_tail_slopes.value) * layer.relu_rate
+    return np.stack([slope, slope - left, slope + right])
+
+
+def _tied_scales(amplitude, peaks):
+    ratios = (1 - peaks[1:-1]) * peaks[2:]
+    return amplitude * np.cumprod([np.ones_like(amplitude), *ratios], axis=0)
 
 
 def _free_jumps(peaks, scales):
@@ -205,9 +284,11 @@ def _constrained_pieces(peaks, scales, jumps):
     return np.append(u[:-1][first], 1.0), slopes[first], intercepts[first]
 
 
-def _relu_pieces(input_kernel, input_bias, kernel, bias, output_kernel):
-    """Breakpoints, slopes and intercepts on `[0, 1]` by exact traversal."""
-    u = np.array([0.0, 1.0])
+def _relu_pieces(
+    input_kernel, input_bias, kernel, bias, output_kernel, ends=(0.0, 1.0)
+):
+    """Breakpoints, slopes and intercepts between two points by exact traversal."""
+    u = np.array(ends)
     # The neurons on every piece, as lines: `(4, pieces)`.
     slopes, intercepts = input_kernel[:, None], input_bias[:, None]
     u, slopes, intercepts = _relu(u, slopes, intercepts)
@@ -236,14 +317,14 @@ def _relu(u, slopes, intercepts):
 def _merge(u, slopes, intercepts):
     """Drop pieces that are too narrow, and breakpoints without a bend."""
     widths = np.diff(u)
-    wide = (widths > NARROWEST) | (widths == widths.max())
+    wide = (widths > NARROWEST * (u[-1] - u[0])) | (widths == widths.max())
     left, right = u[:-1][wide], u[1:][wide]
     slopes, intercepts = slopes[wide], intercepts[wide]
-    tolerance = 1e-9 * np.abs(slopes).max()
+    tolerance = SMALLEST_BEND * np.abs(slopes).max()
     bends = np.append(True, np.abs(np.diff(slopes)) > tolerance)
     # Neighbours meet where their lines cross: within the gap, up to rounding.
-    ends = np.append(right[:-1][bends[1:]], 1.0)
+    ends = np.append(right[:-1][bends[1:]], u[-1])
     left, slopes, intercepts = left[bends], slopes[bends], intercepts[bends]
     crossings = np.diff(intercepts) / -np.diff(slopes)
     inner = np.clip(crossings, ends[:-1], left[1:])
-    return np.concatenate([[0.0], inner, [1.0]]), slopes, intercepts
+    return np.concatenate([u[:1], inner, u[-1:]]), slopes, intercepts

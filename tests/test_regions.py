@@ -72,6 +72,59 @@ def test_regions_reproduce_the_layer(scales, released):
         np.testing.assert_allclose(left, right, atol=1e-5)
 
 
+@pytest.mark.parametrize("tails", ["free", "line"])
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("scales", ["tied", "free"])
+def test_regions_outside_of_the_domain_are_those_of_the_layer(scales, released, tails):
+    layer = ks.RegionConstraint(4, domain=(-1.0, 2.0), scales=scales, tails=tails)
+    layer.build((None, 3))
+    if released:
+        layer.release()
+    rng = np.random.default_rng(0)
+    for variable in layer.weights:
+        noise = rng.normal(scale=0.2, size=variable.shape)
+        variable.assign(to_numpy(variable.value) + noise)
+    for interval in [
+        (-5, 7),
+        (-1, 7),
+        (-5, 2),
+        (-0.3, 0.9),
+        (-0.3, 7),
+        (2.5, 3),
+        (-9, -4),
+    ]:
+        z = np.linspace(*interval, 1201)
+        y = to_numpy(layer(np.repeat(z[:, None], 3, axis=1)))
+        for channel in range(3):
+            regions = ks.linear_regions(layer, channel, interval)
+            assert tuple(regions.breakpoints[[0, -1]]) == interval
+            assert np.all(np.diff(regions.breakpoints) > 0)
+            assert len(regions.breakpoints) == len(regions.slopes) + 1
+            np.testing.assert_allclose(regions(z), y[:, channel], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 12])
+def test_outermost_pieces_go_on_without_a_breakpoint(depth):
+    layer = ks.RegionConstraint(depth)
+    layer.build((None, 2))
+    layer.tail_slopes.assign([[0.0, 0.5], [0.0, 0.0]])
+    assert len(ks.linear_regions(layer, 0, (-3, 3)).slopes) == 2**depth
+    bent = ks.linear_regions(layer, 1, (-3, 3))
+    assert len(bent.slopes) == 2**depth + 1 and bent.breakpoints[1] == -1
+    np.testing.assert_allclose(bent.slopes[1] - bent.slopes[0], 0.5)
+
+
+@pytest.mark.parametrize(
+    "interval", [(1, 1), (2, 1), (0, np.inf), "ab", 3, (0, np.nan)]
+)
+def test_bad_intervals(interval):
+    layer = ks.RegionConstraint()
+    layer.build((None, 3))
+    for function in (ks.linear_regions, ks.plot_regions):
+        with pytest.raises(ValueError, match="`interval` must be two finite numbers"):
+            function(layer, interval=interval)
+
+
 @pytest.mark.parametrize("depth", range(1, 9))
 def test_release_keeps_the_pieces(depth):
     layer = layer_with(depth)
@@ -181,11 +234,12 @@ def test_bad_layers(function):
         layer.build((None, 2))
         if release:
             layer.release()
-        variable = layer.weights[-1]
-        variable.assign(np.full(variable.shape, np.nan))
-        if "slope" not in variable.name:
+        for variable in layer.weights:
+            before = to_numpy(variable.value)
+            variable.assign(np.full(variable.shape, np.nan))
             with pytest.raises(ValueError, match="not finite"):
                 function(layer)
+            variable.assign(before)
 
 
 @pytest.mark.parametrize("channel", [3, -4, True, 1.5, "0"])
@@ -205,6 +259,8 @@ def test_plots_have_a_panel_and_the_breakpoints_of_every_channel():
         regions = ks.linear_regions(layer, channel)
         np.testing.assert_array_equal(z, regions.breakpoints)
         np.testing.assert_allclose(y, regions(z))
+    axis = ks.plot_regions(layer, channels=1, interval=(-4, 5))[0]
+    assert tuple(axis.lines[0].get_xdata()[[0, -1]]) == (-4, 5)
     assert len(ks.plot_regions(layer)) == 4
     assert len(ks.plot_regions(layer, axes=axes, channels=[0, 1])) == 2
     assert len(ks.plot_regions(layer, channels=2)) == 1
