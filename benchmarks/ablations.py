@@ -13,18 +13,16 @@ benchmarks/results/ablations/SET.json and docs/images/ablations.png.
 """
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
 import tabular
-from runs import RESULTS
 from runs import Runs
 from runs import fields
-from runs import parse_arguments
 from tables import markdown
+from tables import mean_and_error
 
 import keras_sawtooth as ks
 
@@ -136,9 +134,8 @@ def report(sets, table, curves):
                 changes.append(np.log(rmse / default))
                 line.append(f"{rmse.mean():.4f}")
             if value != values[0]:
-                change = 100 * np.mean(changes, axis=0)
-                error = change.std(ddof=1) / np.sqrt(len(change))
-                line.append(f"{change.mean():+.1f} ± {error:.1f} %")
+                change = mean_and_error(100 * np.mean(changes, axis=0))
+                line.append("{:+.1f} ± {:.1f} %".format(*change))
             else:
                 line.append("")
             lines.append(line)
@@ -197,26 +194,17 @@ def draw(sets, path):
 
 
 def main():
-    def add_arguments(parser):
-        parser.set_defaults(output=RESULTS / "ablations")
-        parser.add_argument("--data-dir", type=Path, required=True)
-        parser.add_argument("--sets", nargs="+", help="folders to take; all of them")
-
-    arguments = parse_arguments(__doc__, "ablations", add_arguments)
-    names = arguments.sets or sorted(
-        path.parent.name for path in arguments.data_dir.glob("*/data.csv")
-    )
+    arguments = tabular.parse_arguments(__doc__, "ablations")
     base, seeds, table, curves = BASE, SEEDS, ARGUMENTS, CURVES
     if arguments.quick:
-        base, seeds, names = BASE | {"steps": 2}, 1, names[:1]
+        base, seeds = BASE | {"steps": 2}, 1
         table = {"kernel": ARGUMENTS["kernel"]}
         curves = {"layers": ((1,), CURVES["layers"][1])}
     sets = {}
-    for name in names:
-        print(f"{name}:")
-        folder = arguments.data_dir / name
+    for folder in arguments.folders:
+        print(f"{folder.name}:")
         runs = Runs(
-            arguments.output / f"{name}.json",
+            arguments.output / f"{folder.name}.json",
             data=tabular.checksum(folder),
             units=tabular.UNITS,
             base=base,
@@ -225,7 +213,7 @@ def main():
         )
         parts = tabular.parts(tabular.load(folder), SPLITS, True, seeds)
         run_set(runs, parts, base, table, curves)
-        sets[name] = runs.results
+        sets[folder.name] = runs.results
     print()
     print(report(sets, table, curves))
     # The picture in the documentation is of all sets.

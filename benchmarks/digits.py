@@ -30,6 +30,7 @@ from runs import Runs
 from runs import fields
 from runs import parse_arguments
 from tables import markdown
+from tables import mean_and_error
 
 import keras_sawtooth as ks
 
@@ -58,22 +59,6 @@ def split(seeds, validation):
             train, test = train[287:], train[:287]
         parts.append((images[train], labels[train], images[test], labels[test]))
     return [np.stack(arrays, axis=1) for arrays in zip(*parts, strict=True)]
-
-
-def activation(model):
-    if model.startswith("sawtooth"):
-        return ks.RegionConstraint()
-    if model == "prelu":
-        return keras.layers.PReLU()
-    return keras.layers.Activation(model)
-
-
-def hidden(model, n_members, units):
-    initializer = "lecun_normal" if "sawtooth" in model else "glorot_uniform"
-    return [
-        members.dense(n_members, units, initializer),
-        members.pointwise(activation(model), n_members, units),
-    ]
 
 
 class Neighbours(keras.layers.Layer):
@@ -121,17 +106,20 @@ def build(network, model, n_members):
             *convolution(model, 4, n_members, 16),
             keras.layers.Permute((3, 1, 2, 4)),
             keras.layers.Reshape((n_members, 4 * 16)),
-            *hidden(model, n_members, 64),
+            *members.hidden(model, n_members, 64),
         ]
     else:
-        layers += [*hidden(model, n_members, 64), *hidden(model, n_members, 64)]
+        layers += [
+            *members.hidden(model, n_members, 64),
+            *members.hidden(model, n_members, 64),
+        ]
     return keras.Sequential([*layers, members.dense(n_members, 10)])
 
 
 def shared_over_pixels(model):
     if model == "prelu":
         return keras.layers.PReLU(shared_axes=[1, 2])
-    return activation(model)
+    return members.activation(model)
 
 
 def cross_entropy(labels, logits):
@@ -210,8 +198,7 @@ def report(runs, models):
                 line[-1] += ", chosen" if rate == best else ""
                 for epoch in (*SHOWN_EPOCHS, len(accuracy)):
                     values = accuracy[min(epoch, len(accuracy)) - 1]
-                    error = values.std(ddof=1) / np.sqrt(len(values))
-                    line.append(f"{values.mean():.2f} ± {error:.2f}")
+                    line.append("{:.2f} ± {:.2f}".format(*mean_and_error(values)))
                 lines.append(line)
     header = ["network", "activation", "parameters", "rate"]
     header += [f"epoch {epoch}" for epoch in SHOWN_EPOCHS] + ["last"]

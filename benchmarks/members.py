@@ -8,6 +8,8 @@ trained as if it were alone, while one compiled step trains all of them.
 import keras
 from keras import ops
 
+import keras_sawtooth as ks
+
 
 class PerMember(keras.initializers.Initializer):
     """A fresh draw for every member; its fans are those of one member."""
@@ -44,6 +46,50 @@ def pointwise(layer, members, units):
             keras.layers.Reshape((members, units)),
         ]
     )
+
+
+def activation(model, **arguments):
+    """The activation with this name in the tables; `arguments` are of the sawtooth."""
+    if model.startswith("sawtooth"):
+        return ks.RegionConstraint(**arguments)
+    if model == "prelu":
+        return keras.layers.PReLU()
+    return keras.layers.Activation(model)
+
+
+def hidden(model, members, units, kernel_initializer=None, **arguments):
+    """A hidden layer of `model`, its name in the tables. Returns layers."""
+    if model == "kan":
+        return [Copies(members, units)]
+    # `SawtoothDense`, taken apart for the members' axis. An initialiser repeats itself:
+    # every layer gets a copy.
+    for name, value in arguments.items():
+        if isinstance(value, keras.initializers.Initializer):
+            arguments[name] = value.clone()
+    default = "lecun_normal" if model.startswith("sawtooth") else "glorot_uniform"
+    return [
+        dense(members, units, kernel_initializer or default),
+        pointwise(activation(model, **arguments), members, units),
+    ]
+
+
+class Copies(keras.layers.Layer):
+    """A `KANLinear` for every member: it has no members' axis of its own."""
+
+    def __init__(self, members, units):
+        super().__init__()
+        from keras_efficient_kan import KANLinear
+
+        # Its normalisation over the features loses how large they are.
+        self.copies = [KANLinear(units, use_layernorm=False) for _ in range(members)]
+
+    def build(self, input_shape):
+        for copy in self.copies:
+            copy.build((input_shape[0], input_shape[-1]))
+
+    def call(self, inputs):
+        outputs = [copy(inputs[:, m]) for m, copy in enumerate(self.copies)]
+        return ops.stack(outputs, axis=1)
 
 
 def squared_error(y, outputs):

@@ -12,6 +12,7 @@ and writes benchmarks/results/release.json.
 """
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -109,6 +110,11 @@ def main():
 
     arguments = parse_arguments(__doc__, "release", add_arguments)
     optimizers = [o for o in OPTIMIZERS if o.startswith(arguments.optimizer)]
+    if not optimizers:
+        sys.exit(
+            f"No optimizer of {', '.join(OPTIMIZERS)} starts with "
+            f"--optimizer={arguments.optimizer!r}"
+        )
     problems, seeds, epoch = list(PROBLEMS), SEEDS, RELEASE_EPOCH
     if arguments.quick:
         optimizers, problems, seeds, epoch = optimizers[:1], problems[:1], 1, 2

@@ -1,5 +1,12 @@
 """Tables for the reports of the benchmarks."""
 
+import numpy as np
+
+
+def mean_and_error(values):
+    """Mean, and its standard error."""
+    return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+
 
 def markdown(header, rows):
     """A table, without the columns that are empty."""

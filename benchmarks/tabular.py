@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -15,6 +17,30 @@ UNITS = 50
 BATCH_SIZE = 64
 # Only kernels decay: a bias, a slope or a peak has no reason to be small.
 NOT_DECAYED = ["bias", "alpha", "peak_logits", "amplitude", "slope", "relu_"]
+
+
+def parse_arguments(description, name):
+    """The arguments of benchmarks over sets; with `arguments.folders`, one a set."""
+
+    def add_arguments(parser):
+        parser.set_defaults(output=runs.RESULTS / name)
+        parser.add_argument("--data-dir", type=Path, required=True)
+        parser.add_argument("--sets", nargs="+", help="folders to take; all of them")
+
+    arguments = runs.parse_arguments(description, name, add_arguments)
+    names = arguments.sets or sorted(
+        path.parent.name for path in arguments.data_dir.glob("*/data.csv")
+    )
+    arguments.folders = [arguments.data_dir / name for name in names]
+    missing = [f for f in arguments.folders if not (f / "data.csv").exists()]
+    if missing or not arguments.folders:
+        sys.exit(
+            "Every set is a folder in --data-dir with a data.csv and a test_rows.txt. "
+            f"Not found in {missing[0] if missing else arguments.data_dir}"
+        )
+    if arguments.quick:
+        arguments.folders = arguments.folders[:1]
+    return arguments
 
 
 class Table(NamedTuple):
@@ -98,52 +124,8 @@ def stack(tables):
     return Part(x.astype("float32"), y.astype("float32"), rows)
 
 
-def hidden(model, n_members, units, kernel_initializer=None, **arguments):
-    """A hidden layer of `model`: its name in the tables. Returns layers."""
-    if model == "kan":
-        return [Copies(n_members, units)]
-    if model.startswith("sawtooth"):
-        # `SawtoothDense`, taken apart for the members' axis. An initialiser repeats
-        # itself: every layer gets a copy.
-        for name, value in arguments.items():
-            if isinstance(value, keras.initializers.Initializer):
-                arguments[name] = value.clone()
-        activation = ks.RegionConstraint(**arguments)
-        initializer = "lecun_normal"
-    else:
-        activation = {
-            "relu": keras.layers.ReLU,
-            "gelu": lambda: keras.layers.Activation("gelu"),
-            "prelu": keras.layers.PReLU,
-        }[model]()
-        initializer = "glorot_uniform"
-    return [
-        members.dense(n_members, units, kernel_initializer or initializer),
-        members.pointwise(activation, n_members, units),
-    ]
-
-
-class Copies(keras.layers.Layer):
-    """A `KANLinear` for every member: it has no members' axis of its own."""
-
-    def __init__(self, n_members, units):
-        super().__init__()
-        from keras_efficient_kan import KANLinear
-
-        # Its normalisation over the features loses how large they are.
-        self.copies = [KANLinear(units, use_layernorm=False) for _ in range(n_members)]
-
-    def build(self, input_shape):
-        for copy in self.copies:
-            copy.build((input_shape[0], input_shape[-1]))
-
-    def call(self, inputs):
-        outputs = [copy(inputs[:, m]) for m, copy in enumerate(self.copies)]
-        return keras.ops.stack(outputs, axis=1)
-
-
 def train(
-    train,
+    trained,
     judged,
     deviations,
     *,
@@ -160,7 +142,10 @@ def train(
     """Train all members; RMSE in the target's unit on the part that judges.
 
     Args:
-        model: name of the hidden layers, see `hidden`.
+        trained: `Part` to train on.
+        judged: `Part` to judge on.
+        deviations: array `(members,)` of the target.
+        model: name of the hidden layers, see `members.hidden`.
         layers: int. Number of hidden layers.
         rate: float. Peak of the learning rate, which follows a cosine to zero.
         weight_decay: float. Of the kernels.
@@ -174,13 +159,13 @@ def train(
         Dict: RMSE of every member on both parts, and the parameters of one.
     """
     keras.utils.set_random_seed(0)
-    n_members = train.x.shape[1]
-    network = keras.Sequential([keras.Input(train.x.shape[1:])])
+    n_members = trained.x.shape[1]
+    network = keras.Sequential([keras.Input(trained.x.shape[1:])])
     for _ in range(layers):
-        for layer in hidden(model, n_members, UNITS, **arguments):
+        for layer in members.hidden(model, n_members, UNITS, **arguments):
             network.add(layer)
     network.add(members.dense(n_members, 1))
-    batches = -(-len(train.x) // batch_size)
+    batches = -(-len(trained.x) // batch_size)
     epochs = max(2, round(steps / batches))
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(rate, epochs * batches),
@@ -193,8 +178,8 @@ def train(
     if model == "sawtooth released":
         callbacks.append(ks.ReleaseConstraints(epoch=round(release * epochs)))
     network.fit(
-        train.x,
-        train.y,
+        trained.x,
+        trained.y,
         epochs=epochs,
         batch_size=batch_size,
         callbacks=callbacks,
@@ -204,7 +189,7 @@ def train(
     parameters = sum(math.prod(v.shape) for v in network.trainable_variables)
     return {
         "rmse": rmse(network, judged, deviations),
-        "training_rmse": rmse(network, train, deviations),
+        "training_rmse": rmse(network, trained, deviations),
         "parameters": parameters // n_members,
     }
 

@@ -22,16 +22,14 @@ part where it is installed.
 
 import importlib.util
 import os
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import numpy as np
 import tabular
-from runs import RESULTS
 from runs import Runs
-from runs import parse_arguments
 from tables import markdown
+from tables import mean_and_error
 
 MODELS = ("relu", "gelu", "prelu", "kan", "sawtooth constrained", "sawtooth released")
 LAYERS = (1, 2)
@@ -124,10 +122,6 @@ def finals(results):
     return {name: found[name] for name in order if name in found}
 
 
-def mean_and_error(values):
-    return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
-
-
 def report(name, results):
     """Table of one set."""
     found = finals(results)
@@ -192,34 +186,25 @@ def draw(sets, path):
 
 
 def main():
-    def add_arguments(parser):
-        parser.set_defaults(output=RESULTS / "uci")
-        parser.add_argument("--data-dir", type=Path, required=True)
-        parser.add_argument("--sets", nargs="+", help="folders to take; all of them")
-
-    arguments = parse_arguments(__doc__, "uci", add_arguments)
-    names = arguments.sets or sorted(
-        path.parent.name for path in arguments.data_dir.glob("*/data.csv")
-    )
+    arguments = tabular.parse_arguments(__doc__, "uci")
     models, layer_counts, grid = MODELS, LAYERS, GRID
     if importlib.util.find_spec("keras_efficient_kan") is None:
         models = [model for model in models if model != "kan"]
     if arguments.quick:
-        names, layer_counts, grid = names[:1], LAYERS[:1], QUICK_GRID
+        layer_counts, grid = LAYERS[:1], QUICK_GRID
         models = [model for model in models if model in ("relu", "sawtooth released")]
     sets = {}
-    for name in names:
-        print(f"{name}:")
-        folder = arguments.data_dir / name
+    for folder in arguments.folders:
+        print(f"{folder.name}:")
         runs = Runs(
-            arguments.output / f"{name}.json",
+            arguments.output / f"{folder.name}.json",
             data=tabular.checksum(folder),
             units=tabular.UNITS,
             batch_size=tabular.BATCH_SIZE,
             validation={"splits": VALIDATION_SPLITS, "seeds": VALIDATION_SEEDS},
         )
         run_set(runs, tabular.load(folder), models, layer_counts, grid)
-        sets[name] = runs.results
+        sets[folder.name] = runs.results
     print()
     for name, results in sets.items():
         print(report(name, results))

@@ -94,3 +94,15 @@ def test_results_of_another_recipe_are_refused(tmp_path, monkeypatch):
     assert list(Runs(path, data="a").results["runs"]) == ["rate=1"]
     with pytest.raises(ValueError, match="data='a', and this run has 'b'"):
         Runs(path, data="b")
+
+
+@pytest.mark.parametrize("sets", [["--sets", "line", "circle"], []])
+def test_sets_that_are_not_there_are_named(sets, data_dir, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tabular
+
+    folder, missing = (data_dir, "circle") if sets else (data_dir / "line", "line")
+    arguments = ["uci.py", "--data-dir", str(folder), *sets]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit, match=f"a data.csv .* Not found in .*{missing}"):
+        tabular.parse_arguments("Title.", "uci")
