@@ -33,18 +33,24 @@ PUBLISHED_SPARSE = {
 def chosen(runs, task, row):
     """The best rate, and its run: on 500 points by the training error, else by test."""
     judged = "train" if task == "dense" else "test"
-    candidates = {
-        key: run
+    candidates = of_row(runs, task, row)
+
+    def error(rate):
+        # Of a typical seed: geometric mean over functions and seeds.
+        mean = np.mean(np.log(candidates[rate][judged]))
+        return np.nan_to_num(mean, nan=np.inf)
+
+    rate = min(candidates, key=error)
+    return rate, candidates[rate]
+
+
+def of_row(runs, task, row):
+    """The runs of a row, by their rates."""
+    return {
+        float(fields(key)["rate"]): run
         for key, run in runs.items()
         if fields(key).get("task") == task and fields(key)["row"] == row
     }
-
-    def error(key):
-        # Of a typical seed: geometric mean over functions and seeds.
-        return np.mean(np.log(candidates[key][judged]))
-
-    key = min(candidates, key=error)
-    return float(fields(key)["rate"]), candidates[key]
 
 
 def floors(runs, pieces=32):
@@ -83,7 +89,8 @@ def sparse_table(runs, functions, rows, interpolation):
         header += [f"{name}: min", "published", "mean"]
     lines = []
     for row in rows:
-        rate, run = chosen(runs, "sparse", row)
+        rate, _ = chosen(runs, "other", row)
+        run = of_row(runs, "sparse", row)[rate]
         line = [row, f"{rate:g}"]
         for name, errors in zip(functions, run["test"], strict=True):
             published = PUBLISHED_SPARSE.get((row, name))

@@ -32,11 +32,16 @@ def parse_arguments(description, name):
         path.parent.name for path in arguments.data_dir.glob("*/data.csv")
     )
     arguments.folders = [arguments.data_dir / name for name in names]
-    missing = [f for f in arguments.folders if not (f / "data.csv").exists()]
+    missing = [
+        folder / name
+        for folder in arguments.folders
+        for name in ("data.csv", "test_rows.txt")
+        if not (folder / name).exists()
+    ]
     if missing or not arguments.folders:
         sys.exit(
             "Every set is a folder in --data-dir with a data.csv and a test_rows.txt. "
-            f"Not found in {missing[0] if missing else arguments.data_dir}"
+            f"Not found: {missing[0] if missing else arguments.data_dir / '*/data.csv'}"
         )
     if arguments.quick:
         arguments.folders = arguments.folders[:1]

@@ -53,11 +53,12 @@ def check_interval(name, interval):
             isinstance(bound, Real) and not isinstance(bound, bool)
             for bound in (low, high)
         )
-    except (TypeError, ValueError):
+        low, high = float(low), float(high)
+    except (TypeError, ValueError, OverflowError):
         numbers = False
     if not numbers or not 0 < high - low < math.inf:
         raise ValueError(
-            f"`{name}` must be two finite numbers (low, high) with low < high. "
-            f"Received: {name}={interval!r}"
+            f"`{name}` must be two finite numbers (low, high) with low < high, and "
+            f"with a finite difference. Received: {name}={interval!r}"
         )
-    return float(low), float(high)
+    return low, high

@@ -21,8 +21,8 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if there are no channels, or not as many as axes, or if the interval
-            is not one.
+        ValueError: if there are no channels, or not as many as axes, or if `interval`
+            is not two finite increasing numbers.
 
     Example:
 
@@ -43,6 +43,8 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
     channels = np.ravel(channels).tolist()
     if not channels:
         raise ValueError(f"Name a channel to draw. Received: channels={channels}")
+    # Before a figure is opened: this may fail.
+    regions = [linear_regions(layer, channel, interval) for channel in channels]
     if axes is None:
         _, axes = plt.subplots(
             1,
@@ -57,8 +59,8 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
             "Give one of `axes` for every one of `channels`. Received: "
             f"{len(axes)} axes, channels={channels}"
         )
-    for axis, channel in zip(axes, channels, strict=True):
-        draw_regions(axis, linear_regions(layer, channel, interval))
+    for axis, channel, pieces in zip(axes, channels, regions, strict=True):
+        draw_regions(axis, pieces)
         axis.set_title(f"channel {channel}", fontsize="medium")
     return axes
 

@@ -9,7 +9,7 @@ from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
-# Pieces of a released function narrower than this share of the interval come
+# Pieces of a released function narrower than this share of the domain come
 # from the rounding of its float32 weights: where a tooth touches zero, a ReLU
 # may cut off its tip. float32 inputs hardly tell the two ends apart.
 NARROWEST = 16 * np.finfo(np.float32).eps
@@ -44,7 +44,7 @@ def linear_regions(layer, channel=0, interval=None):
     Constrained, the breakpoints follow from the peaks by bisection; there are
     `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
     traversal of the ReLU network, neuron by neuron. Nothing is sampled. There, pieces
-    narrower than 2e-6 of the interval are dropped, because they stem from rounded
+    narrower than 2e-6 of the domain are dropped, because they stem from rounded
     weights; from depth 14 on these are also pieces of the function itself.
 
     Args:
@@ -61,7 +61,7 @@ def linear_regions(layer, channel=0, interval=None):
 
     Raises:
         ValueError: if the layer is not built, the channel does not exist, a weight is
-            not finite, or the interval is not one.
+            not finite, or `interval` is not two finite increasing numbers.
 
     Example:
 
@@ -105,10 +105,15 @@ def linear_regions(layer, channel=0, interval=None):
     for start, stop, line, bend in sections:
         if start >= stop:
             continue
+        inside = (start, stop) == layer.domain
         ends = [(bound - low) / (high - low) for bound in (start, stop)]
         if not layer.constrained:
-            u, slopes, intercepts = _relu_pieces(*parameters, ends)
-        elif (start, stop) == layer.domain:
+            # Just released, the network is zero outside, up to the rounding of weights.
+            rounding = NARROWEST * (high - low) * (abs(slope) + abs(line))
+            u, slopes, intercepts = _relu_pieces(
+                *parameters, ends, 0 if inside else rounding
+            )
+        elif inside:
             u, slopes, intercepts = _constrained_pieces(*parameters)
         else:
             # The waves are zero here.
@@ -116,8 +121,11 @@ def linear_regions(layer, channel=0, interval=None):
         slopes = slopes / (high - low)
         intercepts = intercepts - slopes * low + (slope - line) * bend
         breakpoints = np.concatenate([[start], low + (high - low) * u[1:-1], [stop]])
-        parts.append(LinearRegions(breakpoints, slopes + line, intercepts))
-    return _between(left, right, _joined(parts))
+        parts.append((line, LinearRegions(breakpoints, slopes + line, intercepts)))
+    regions = _joined(parts, SMALLEST_BEND if layer.constrained else NARROWEST)
+    if left > low or right < high:
+        regions = _between(left, right, regions)
+    return regions
 
 
 def count_linear_regions(layer):
@@ -171,18 +179,23 @@ def _region_constraint(layer):
     return layer
 
 
-def _joined(parts):
-    """Pieces of neighbouring intervals; where nothing bends, a piece goes on."""
-    whole = parts[0]
-    for part in parts[1:]:
-        steepest = np.abs([*whole.slopes, *part.slopes]).max()
-        goes_on = abs(part.slopes[0] - whole.slopes[-1]) <= SMALLEST_BEND * steepest
-        first = int(goes_on)
+def _joined(parts, rounding):
+    """The pieces of neighbouring intervals; one goes on if it hardly bends there.
+
+    `parts` has the slopes of the lines as well, for the size of what is rounded:
+    released, the outermost pieces go on up to the rounding of the weights.
+    """
+    line, whole = parts[0]
+    for next_line, part in parts[1:]:
+        before, after = whole.slopes[-1], part.slopes[0]
+        size = np.abs([line, next_line, before, after]).max()
+        first = int(abs(after - before) <= rounding * size)
         whole = LinearRegions(
             np.concatenate([whole.breakpoints[:-1], part.breakpoints[first:]]),
             np.concatenate([whole.slopes, part.slopes[first:]]),
             np.concatenate([whole.intercepts, part.intercepts[first:]]),
         )
+        line = next_line
     return whole
 
 
@@ -285,7 +298,7 @@ def _constrained_pieces(peaks, scales, jumps):
 
 
 def _relu_pieces(
-    input_kernel, input_bias, kernel, bias, output_kernel, ends=(0.0, 1.0)
+    input_kernel, input_bias, kernel, bias, output_kernel, ends=(0.0, 1.0), rounding=0.0
 ):
     """Breakpoints, slopes and intercepts between two points by exact traversal."""
     u = np.array(ends)
@@ -296,7 +309,7 @@ def _relu_pieces(
         slopes = weights @ slopes
         intercepts = weights @ intercepts + offset[:, None]
         u, slopes, intercepts = _relu(u, slopes, intercepts)
-    return _merge(u, output_kernel @ slopes, output_kernel @ intercepts)
+    return _merge(u, output_kernel @ slopes, output_kernel @ intercepts, rounding)
 
 
 def _relu(u, slopes, intercepts):
@@ -314,13 +327,16 @@ def _relu(u, slopes, intercepts):
     return u, slopes * active, intercepts * active
 
 
-def _merge(u, slopes, intercepts):
+def _merge(u, slopes, intercepts, rounding):
     """Drop pieces that are too narrow, and breakpoints without a bend."""
     widths = np.diff(u)
-    wide = (widths > NARROWEST * (u[-1] - u[0])) | (widths == widths.max())
+    # Far from the domain, positions are rounded more coarsely.
+    distances = np.minimum(np.abs(u[:-1]), np.abs(u[1:]))
+    wide = widths > NARROWEST * np.maximum(1, distances)
+    wide |= widths == widths.max()
     left, right = u[:-1][wide], u[1:][wide]
     slopes, intercepts = slopes[wide], intercepts[wide]
-    tolerance = SMALLEST_BEND * np.abs(slopes).max()
+    tolerance = max(rounding, SMALLEST_BEND * np.abs(slopes).max())
     bends = np.append(True, np.abs(np.diff(slopes)) > tolerance)
     # Neighbours meet where their lines cross: within the gap, up to rounding.
     ends = np.append(right[:-1][bends[1:]], u[-1])

@@ -103,19 +103,71 @@ def test_regions_outside_of_the_domain_are_those_of_the_layer(scales, released, 
             np.testing.assert_allclose(regions(z), y[:, channel], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [1, 3, 12])
+@pytest.mark.parametrize("depth", [1, 3, 8])
 def test_outermost_pieces_go_on_without_a_breakpoint(depth):
     layer = ks.RegionConstraint(depth)
-    layer.build((None, 2))
-    layer.tail_slopes.assign([[0.0, 0.5], [0.0, 0.0]])
-    assert len(ks.linear_regions(layer, 0, (-3, 3)).slopes) == 2**depth
-    bent = ks.linear_regions(layer, 1, (-3, 3))
-    assert len(bent.slopes) == 2**depth + 1 and bent.breakpoints[1] == -1
-    np.testing.assert_allclose(bent.slopes[1] - bent.slopes[0], 0.5)
+    layer.build((None, 8))
+    layer.tail_slopes.assign([[0.5] + [0.0] * 7, [0.0] * 8])
+    for _ in range(2):
+        for channel in range(1, 8):
+            pieces = ks.linear_regions(layer, channel, (-3, 3))
+            assert len(pieces.slopes) == 2**depth
+        bent = ks.linear_regions(layer, 0, (-3, 3))
+        assert len(bent.slopes) == 2**depth + 1 and bent.breakpoints[1] == -1
+        np.testing.assert_allclose(bent.slopes[1] - bent.slopes[0], 0.5, rtol=1e-5)
+        if layer.constrained:
+            layer.release()
+
+
+def test_steep_teeth_do_not_hide_the_bends_at_the_ends():
+    layer = ks.RegionConstraint(12, scales="free")
+    layer.build((None, 1))
+    layer.peak_logits.assign(np.full((13, 1), 5.0))
+    layer.tail_slopes.assign([[0.5], [0.5]])
+    regions = ks.linear_regions(layer, 0, (-5, 5))
+    assert {-1.0, 1.0} <= set(regions.breakpoints)
+    z = np.array([[-5.0], [-0.9], [5.0]])
+    y = to_numpy(layer(z))[:, 0]
+    np.testing.assert_allclose(regions(z[:, 0]), y, rtol=1e-5)
+
+
+@pytest.mark.parametrize("end", [1e2, 1e4, 1e8])
+def test_wide_intervals_keep_the_pieces_beside_the_domain(end):
+    layer = ks.RegionConstraint(4)
+    layer.build((None, 3))
+    layer.release()
+    rng = np.random.default_rng(0)
+    for variable in layer.weights:
+        noise = rng.normal(scale=0.2, size=variable.shape)
+        variable.assign(to_numpy(variable.value) + noise)
+    z = np.linspace(-6, 6, 1201)
+    y = to_numpy(layer(np.repeat(z[:, None], 3, axis=1)))
+    for channel in range(3):
+        regions = ks.linear_regions(layer, channel, (-end, end))
+        np.testing.assert_allclose(regions(z), y[:, channel], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [3, 10])
+def test_saturated_peaks_keep_their_pieces(depth):
+    layer = ks.RegionConstraint(depth)
+    layer.build((None, 1))
+    layer.peak_logits.assign(np.full((depth + 1, 1), -8.0))
+    assert len(ks.linear_regions(layer).slopes) == 2**depth
+    assert len(ks.linear_regions(layer, interval=(-3, 3)).slopes) == 2**depth
 
 
 @pytest.mark.parametrize(
-    "interval", [(1, 1), (2, 1), (0, np.inf), "ab", 3, (0, np.nan)]
+    "interval",
+    [
+        (1, 1),
+        (2, 1),
+        (0, np.inf),
+        "ab",
+        3,
+        (0, np.nan),
+        (0, 10**400),
+        (2**53, 2**53 + 1),
+    ],
 )
 def test_bad_intervals(interval):
     layer = ks.RegionConstraint()

@@ -104,5 +104,5 @@ def test_sets_that_are_not_there_are_named(sets, data_dir, monkeypatch):
     folder, missing = (data_dir, "circle") if sets else (data_dir / "line", "line")
     arguments = ["uci.py", "--data-dir", str(folder), *sets]
     monkeypatch.setattr("sys.argv", arguments)
-    with pytest.raises(SystemExit, match=f"a data.csv .* Not found in .*{missing}"):
+    with pytest.raises(SystemExit, match=f"Not found: .*{missing}"):
         tabular.parse_arguments("Title.", "uci")
