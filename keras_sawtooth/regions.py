@@ -13,7 +13,7 @@ from keras_sawtooth.sawtooth_dense import SawtoothDense
 # from the rounding of its float32 weights: where a tooth touches zero, a ReLU
 # may cut off its tip. float32 inputs hardly tell the two ends apart.
 NARROWEST = 16 * np.finfo(np.float32).eps
-# Relative to the steepest piece: differences of slopes below it are rounding.
+# Relative to the slopes they are between: smaller bends are float64 rounding.
 SMALLEST_BEND = 1e-9
 
 

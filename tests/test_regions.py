@@ -24,6 +24,13 @@ def layer_with(depth, channels=4, scales="tied", domain=(-2.0, 2.0), seed=0):
     return layer
 
 
+def disturb(layer, scale):
+    rng = np.random.default_rng(1)
+    for variable in layer.weights:
+        noise = rng.normal(scale=scale, size=variable.shape)
+        variable.assign(to_numpy(variable.value) + noise)
+
+
 def exact_regions(layer, channel):
     """Breakpoints and slopes on the domain, in fractions."""
     peaks = reference.exact_peaks(to_numpy(layer.peaks)[:, channel])
@@ -80,10 +87,7 @@ def test_regions_outside_of_the_domain_are_those_of_the_layer(scales, released, 
     layer.build((None, 3))
     if released:
         layer.release()
-    rng = np.random.default_rng(0)
-    for variable in layer.weights:
-        noise = rng.normal(scale=0.2, size=variable.shape)
-        variable.assign(to_numpy(variable.value) + noise)
+    disturb(layer, 0.2)
     for interval in [
         (-5, 7),
         (-1, 7),
@@ -136,10 +140,7 @@ def test_wide_intervals_keep_the_pieces_beside_the_domain(end):
     layer = ks.RegionConstraint(4)
     layer.build((None, 3))
     layer.release()
-    rng = np.random.default_rng(0)
-    for variable in layer.weights:
-        noise = rng.normal(scale=0.2, size=variable.shape)
-        variable.assign(to_numpy(variable.value) + noise)
+    disturb(layer, 0.2)
     z = np.linspace(-6, 6, 1201)
     y = to_numpy(layer(np.repeat(z[:, None], 3, axis=1)))
     for channel in range(3):
@@ -210,10 +211,7 @@ def test_regions_of_free_weights_equal_a_dense_sample():
     """Every bend that a fine grid shows is found."""
     layer = layer_with(3, channels=8)
     layer.release()
-    rng = np.random.default_rng(1)
-    for variable in layer.weights:
-        noise = rng.normal(scale=0.5, size=variable.shape)
-        variable.assign(to_numpy(variable.value) + noise)
+    disturb(layer, 0.5)
     grid = np.linspace(-2, 2, 400_001)
     blocks = [to_numpy(block) for block in layer.relu_blocks]
     slope = to_numpy(layer.slopes)
