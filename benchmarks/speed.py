@@ -31,7 +31,7 @@ SECTIONS = {
     "peers": BACKENDS,
     "vgg": ("jax",),
     "startup": BACKENDS,
-    "gpu": ("jax",),
+    "gpu": ("jax", "torch"),
 }
 
 

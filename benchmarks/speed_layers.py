@@ -31,6 +31,13 @@ def released(units, depth):
     return layer
 
 
+def released_alone(shape, depth):
+    layer = ks.RegionConstraint(depth)
+    layer.build(shape)
+    layer.release()
+    return layer
+
+
 def table(units, depth):
     """Dense with an explicit function of `2 ** depth` pieces a unit behind it."""
     import jax

@@ -112,9 +112,23 @@ def torch_programs(layer, x, dy, mode):
         return y, torch.autograd.grad(y, inputs, dy)
 
     # Compiled at the first call.
-    forward()
-    step()
-    return {"forward": (forward, {}), "step": (step, {})}
+    return {
+        name: (program, torch_memory(program))
+        for name, program in (("forward", forward), ("step", step))
+    }
+
+
+def torch_memory(program):
+    """What a second call takes; torch counts on GPUs alone."""
+    import torch
+
+    program()
+    if not on_gpu():
+        return {}
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    program()
+    return {"temp_bytes": torch.cuda.max_memory_allocated() - before}
 
 
 def compile_torch(layer, mode):
@@ -146,12 +160,30 @@ def dumped_temp_bytes():
     return sum(map(int, sizes))
 
 
+def on_gpu():
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_logical_devices("GPU"))
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def wait(result):
-    """Until it is there: JAX returns before it has computed."""
+    """Until it is there: JAX, and torch on a GPU, return before they have computed."""
     if keras.backend.backend() == "jax":
         import jax
 
         jax.block_until_ready(result)
+    if keras.backend.backend() == "torch" and on_gpu():
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def seconds_per_call(call, calls, queue):

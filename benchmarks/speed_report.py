@@ -164,12 +164,15 @@ def startup(backend, results):
 def gpu(backend, results):
     if "skipped" in results:
         return f"Skipped: {results['skipped']}"
-    copy = results["bandwidth"]["copy"]
-    rows = [
-        [name, f"{value / 1e9:.0f} GB/s", f"{100 * value / copy:.0f} %"]
-        for name, value in results["bandwidth"].items()
-    ]
-    header = ["RegionConstraint alone", "read and written", "of a copy"]
+    addition = results["bandwidth"]["addition"]
+    rows = []
+    for layer, rates in results["bandwidth"].items():
+        row = [layer]
+        for program, rate in rates.items():
+            row += [f"{rate / 1e9:.0f} GB/s", f"{100 * rate / addition[program]:.0f} %"]
+        rows.append(row)
+    header = ["RegionConstraint alone", "forward", "of adding a number"]
+    header += ["step", "of adding a number"]
     return f"{modes(backend, results['times'])}\n\n{markdown(header, rows)}"
 
 

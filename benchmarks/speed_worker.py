@@ -22,6 +22,7 @@ from speed_layers import gelu
 from speed_layers import other_packages
 from speed_layers import prelu
 from speed_layers import released
+from speed_layers import released_alone
 from speed_layers import relu
 from speed_layers import sawtooth_layers
 from speed_layers import table
@@ -30,7 +31,7 @@ import keras_sawtooth as ks
 
 # (units, batch); as many inputs as units.
 SIZES = ((256, 1024), (1024, 512), (4096, 128))
-GPU_SIZES = ((1024, 8192), (4096, 8192))
+GPU_SIZES = ((256, 1024), (1024, 8192), (4096, 8192))
 PEER_SIZES = ((256, 1024), (1024, 512))
 DEPTHS = (3, 5)
 GROWTH = {
@@ -241,37 +242,40 @@ def startup_section(rounds, quick):
 
 
 def gpu_section(rounds, quick):
-    import jax
-
-    if jax.default_backend() != "gpu":
-        progress("gpu: skipped, JAX sees no GPU")
-        return {"skipped": "JAX saw no GPU"}
+    if not speed_programs.on_gpu():
+        progress("gpu: skipped,", reason := f"{keras.backend.backend()} sees no GPU")
+        return {"skipped": reason}
     depths, sizes = (QUICK_DEPTHS, QUICK_SIZES) if quick else (DEPTHS, GPU_SIZES)
+    if keras.backend.backend() == "torch":
+        # It takes 20 s to compile a layer.
+        depths = depths[:1]
     layers = {"relu": relu, **sawtooth_layers(depths)}
     return {
         "times": compare_sizes("gpu", layers, sizes, rounds, queue=True),
-        "bandwidth": bandwidth((16, 8) if quick else (65536, 4096), rounds),
+        "bandwidth": bandwidth((16, 8) if quick else (65536, 4096), depths[:1], rounds),
     }
 
 
-def bandwidth(shape, rounds):
-    """Bytes a second of the constrained function alone, and of a copy."""
-    import jax
+def bandwidth(shape, depths, rounds):
+    """Bytes a second of `RegionConstraint` alone, and of adding a number.
 
-    progress("gpu: bandwidth")
-    x = jax.device_put(np.random.default_rng(0).normal(size=shape).astype("float32"))
-    functions = {"copy": (lambda p, x, s: x + 0.0, [], [])}
-    for depth in DEPTHS:
-        layer = ks.RegionConstraint(depth)
-        layer(x[:1])
-        functions[f"constrained {depth}"] = speed_programs.stateless(layer)
-    calls = {
-        name: partial(jax.jit(function), parameters, x, state)
-        for name, (function, parameters, state) in functions.items()
-    }
-    times = speed_programs.time_round_robin(calls, rounds, queue=True)
+    Counted once each: what a step has to read and to write, input and output and the
+    gradients of both.
+    """
+    layers = {"addition": partial(keras.layers.Lambda, lambda x: x + 1.0)}
+    for depth in depths:
+        layers[f"constrained {depth}"] = partial(ks.RegionConstraint, depth)
+        layers[f"released {depth}"] = partial(released_alone, shape, depth)
+    x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    mode = speed_programs.MODES[keras.backend.backend()][-1]
+    told = partial(progress, "gpu, bandwidth:")
+    times = speed_programs.measure(layers, x, dy, mode, rounds, True, told)
     return {
-        name: 2 * x.nbytes / statistics.median(values) for name, values in times.items()
+        name: {
+            program: tensors * x.nbytes / programs[program]["seconds"]
+            for program, tensors in (("forward", 2), ("step", 4))
+        }
+        for name, programs in times.items()
     }
 
 
@@ -296,7 +300,7 @@ def device(backend):
         return tf.config.list_logical_devices()[-1].device_type
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def processor():

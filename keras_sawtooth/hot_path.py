@@ -46,6 +46,8 @@ SMALLEST_FAST_AXIS = 256
 def sawtooth(z, peaks, scales, slopes, domain):
     """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast."""
     function = _sawtooth_on(domain)
+    if can_fuse(z, (peaks, scales, slopes)):
+        return fused(function, z, peaks, scales, slopes)
     number = number_of_blocks(SAWTOOTH_BLOCKS, z.shape, by_channels=False)
     if number > 1:
         function = in_row_blocks(function, function, number)
@@ -56,6 +58,8 @@ def relu_network(z, blocks, slopes, domain):
     """`keras_sawtooth.relu_network.relu_network`, differentiated fast."""
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
+    if can_fuse(z, (slopes, *blocks)):
+        return fused(function, z, slopes, *blocks)
     if compiled_for_cpu() and depth > 1:
         # A loop keeps XLA from writing the layers out once for every path through
         # the network: at depth 5 and 50 units, a step takes a thousandth of the time.
@@ -162,8 +166,19 @@ def _triangle_slope(w, peak):
 if keras.backend.backend() == "jax":
     import jax
 
+    from keras_sawtooth import gpu_kernels
+
     def compiled_for_cpu():
         return jax.default_backend() == "cpu"
+
+    def can_fuse(z, parameters):
+        # Programs of a kernel are not split between devices.
+        return not keras.distribution.distribution() and gpu_kernels.can_fuse(
+            z, parameters
+        )
+
+    def fused(function, z, *parameters):
+        return gpu_kernels.fused(function, z, *parameters)
 
     @jax.custom_jvp
     def triangle(w, peak):

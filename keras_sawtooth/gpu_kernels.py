@@ -1,0 +1,271 @@
+"""One GPU kernel for the derivative of a function with a program a channel (JAX).
+
+XLA makes at most two sums over the batch in one GPU kernel. The derivative of a
+released layer of depth 3 has 55 of them, and every one of its two dozen kernels reads
+what others wrote. Here a thread has the parameters of a channel in registers, goes
+through rows of the batch, and keeps all sums in registers, too. It is written in
+Pallas, and what it computes is the function that it is given.
+
+Forward-mode derivatives, derivatives of derivatives and `vmap` of derivatives are
+those of the function itself, made by XLA.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+from jax import numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad
+from jax.interpreters import batching
+from jax.interpreters import mlir
+
+# A thread has a channel.
+CHANNELS = 128
+MOST_ROWS, LEAST_ROWS = 128, 32
+# So many programs keep a large GPU busy; smaller inputs are cut into shorter ones.
+ENOUGH_PROGRAMS = 512
+# Parameters and their sums are in registers, of which a thread has 255.
+MOST_PARAMETERS = 96
+# Older ones have no compiler for this.
+LEAST_COMPUTE_CAPABILITY = 8.0
+# Set by tests: the kernels run without a GPU, slowly.
+INTERPRETED = False
+
+
+def can_fuse(z, parameters):
+    """Whether `fused` takes `z` and `parameters`, on this machine."""
+    return (
+        (INTERPRETED or _has_compiler())
+        and all(isinstance(size, int) for size in z.shape)
+        and all(array.dtype == "float32" for array in (z, *parameters))
+        and z.size > 0
+        and z.shape[-1] % CHANNELS == 0
+        and math.prod(z.shape[:-1]) % LEAST_ROWS == 0
+        and sum(map(_rows, parameters)) <= MOST_PARAMETERS
+    )
+
+
+@functools.cache
+def _has_compiler():
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    try:
+        if float(capability) < LEAST_COMPUTE_CAPABILITY:
+            return False
+        from jax.experimental.pallas import triton
+    except (ImportError, ValueError):
+        return False
+    # It had another name before JAX 0.7.
+    return hasattr(triton, "CompilerParams")
+
+
+def fused(function, z, *parameters):
+    """`function(z, *parameters)`, with a derivative that is one kernel on GPUs.
+
+    Args:
+        function: function of `z` and `parameters` that computes every element from
+            an element of `z` and the parameters of its channel. It may index the
+            parameters, and ask them for their shape.
+        z: tensor `(..., channels)`.
+        parameters: tensors `(..., channels)`.
+
+    Returns:
+        Tensor shaped like `z`.
+    """
+    rows = z.reshape(-1, z.shape[-1])
+    return _differentiable(function)(rows, *parameters).reshape(z.shape)
+
+
+@functools.cache
+def _differentiable(function):
+    @jax.custom_jvp
+    def whole(z, *parameters):
+        return _on_gpu(functools.partial(_value, function), function)(z, *parameters)
+
+    @whole.defjvp
+    def jvp(primals, tangents):
+        return whole(*primals), tangent_p.bind(*primals, *tangents, function=function)
+
+    return whole
+
+
+@functools.cache
+def _transposed(function):
+    """`(z, *parameters, dy)` to the gradients of `z` and the parameters."""
+
+    def plain(*arguments):
+        *primals, dy = arguments
+        return tuple(jax.vjp(function, *primals)[1](dy))
+
+    @jax.custom_jvp
+    def whole(*arguments):
+        return _on_gpu(functools.partial(_gradients, function), plain)(*arguments)
+
+    @whole.defjvp
+    def jvp(primals, tangents):
+        return whole(*primals), jax.jvp(plain, primals, tangents)[1]
+
+    return whole
+
+
+def _on_gpu(kernel, plain):
+    if INTERPRETED:
+        return kernel
+    # Where the program runs is known when it is compiled.
+    return functools.partial(jax.lax.platform_dependent, cuda=kernel, default=plain)
+
+
+# The derivative of a function along tangents. A primitive is the only way to say how
+# a linear function is transposed that leaves it its forward mode and its `vmap`.
+tangent_p = Primitive("sawtooth_tangent")
+
+
+def _tangent(*operands, function):
+    half = len(operands) // 2
+    return jax.jvp(function, operands[:half], operands[half:])[1]
+
+
+def _tangent_jvp(primals, tangents, **parameters):
+    tangents = tuple(map(ad.instantiate_zeros, tangents))
+    return jax.jvp(functools.partial(_tangent, **parameters), primals, tangents)
+
+
+def _tangent_transpose(dy, *operands, function):
+    half = len(operands) // 2
+    dy = ad.instantiate_zeros(dy)
+    gradients = _transposed(function)(*operands[:half], dy)
+    return [None] * half + [
+        gradient if ad.is_undefined_primal(operand) else None
+        for operand, gradient in zip(operands[half:], gradients, strict=True)
+    ]
+
+
+def _tangent_batch(operands, axes, **parameters):
+    tangent = functools.partial(_tangent, **parameters)
+    return jax.vmap(tangent, axes)(*operands), 0
+
+
+tangent_p.def_impl(_tangent)
+tangent_p.def_abstract_eval(lambda *operands, **_: operands[0])
+mlir.register_lowering(tangent_p, mlir.lower_fun(_tangent, multiple_results=False))
+ad.primitive_jvps[tangent_p] = _tangent_jvp
+ad.primitive_transposes[tangent_p] = _tangent_transpose
+batching.primitive_batchers[tangent_p] = _tangent_batch
+
+
+class _Rows(list):
+    """The rows of a tensor `(..., channels)`, nested; kernels cannot index tensors."""
+
+    @property
+    def shape(self):
+        return (len(self), *(self[0].shape if self else ()))
+
+    def __getitem__(self, index):
+        rows = super().__getitem__(index)
+        return _Rows(rows) if isinstance(index, slice) else rows
+
+
+def _rows(parameter):
+    return math.prod(parameter.shape[:-1])
+
+
+def _nested(rows, shape):
+    """`_Rows` of `shape` from an iterator of their rows."""
+    if not shape:
+        return next(rows)
+    return _Rows([_nested(rows, shape[1:]) for _ in range(shape[0])])
+
+
+def _of_rows(function, parameters):
+    """`function` of an element and a flat list of rows."""
+
+    def of_rows(z, *rows):
+        rows = iter(rows)
+        return function(z, *[_nested(rows, p.shape[:-1]) for p in parameters])
+
+    return of_rows
+
+
+def _value(function, z, *parameters):
+    function = _of_rows(function, parameters)
+
+    def compute(z_ref, parameters_ref, y_ref):
+        parameters = _load(parameters_ref)
+
+        def one_row(i, nothing):
+            y_ref[i, :] = function(z_ref[i, :], *parameters)
+            return nothing
+
+        jax.lax.fori_loop(0, z_ref.shape[0], one_row, None)
+
+    return _call(compute, [z], parameters, sums=False)[0]
+
+
+def _gradients(function, z, *parameters_and_dy):
+    *parameters, dy = parameters_and_dy
+    function = _of_rows(function, parameters)
+
+    def compute(z_ref, dy_ref, parameters_ref, dz_ref, sums_ref):
+        parameters = _load(parameters_ref)
+
+        def one_row(i, sums):
+            _, pull_back = jax.vjp(function, z_ref[i, :], *parameters)
+            dz_ref[i, :], *terms = pull_back(dy_ref[i, :])
+            return [a + b for a, b in zip(sums, terms, strict=True)]
+
+        sums = [jnp.zeros_like(row) for row in parameters]
+        sums = jax.lax.fori_loop(0, z_ref.shape[0], one_row, sums)
+        for k, total in enumerate(sums):
+            sums_ref[0, k, :] = total
+
+    dz, sums = _call(compute, [z, dy], parameters, sums=True)
+    sums = sums.sum(axis=0)
+    starts = itertools.accumulate(map(_rows, parameters), initial=0)
+    return dz, *[
+        sums[start : start + _rows(p)].reshape(p.shape)
+        for start, p in zip(starts, parameters, strict=False)
+    ]
+
+
+def _load(parameters_ref):
+    return [parameters_ref[k, :] for k in range(parameters_ref.shape[0])]
+
+
+def _call(compute, inputs, parameters, sums):
+    """Run `compute` on tiles of the inputs and the parameters of their channels.
+
+    Returns:
+        List of an array like the inputs, and if `sums` is true an array
+        `(programs a channel, rows of all parameters, channels)`.
+    """
+    # Slow to import, and of no use without a GPU.
+    from jax.experimental import pallas
+    from jax.experimental.pallas import triton
+
+    rows, channels = inputs[0].shape
+    parameters = jnp.concatenate([p.reshape(-1, channels) for p in parameters])
+    number, height = parameters.shape[0], MOST_ROWS
+    while height > LEAST_ROWS and (
+        rows % height or rows * channels < height * CHANNELS * ENOUGH_PROGRAMS
+    ):
+        height //= 2
+    tile = pallas.BlockSpec((height, CHANNELS), lambda i, j: (i, j))
+    results = [(jax.ShapeDtypeStruct(inputs[0].shape, "float32"), tile)]
+    if sums:
+        shape = (rows // height, number, channels)
+        block = pallas.BlockSpec((1, number, CHANNELS), lambda i, j: (i, 0, j))
+        results.append((jax.ShapeDtypeStruct(shape, "float32"), block))
+    out_shape, out_specs = zip(*results, strict=True)
+    return pallas.pallas_call(
+        compute,
+        grid=(rows // height, channels // CHANNELS),
+        in_specs=[
+            *[tile] * len(inputs),
+            pallas.BlockSpec((number, CHANNELS), lambda i, j: (0, j)),
+        ],
+        out_specs=out_specs,
+        out_shape=out_shape,
+        compiler_params=triton.CompilerParams(num_warps=CHANNELS // 32),
+        interpret=INTERPRETED,
+    )(*inputs, parameters)

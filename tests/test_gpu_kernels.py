@@ -1,0 +1,131 @@
+"""The kernels for GPUs against the plain formulas; without a GPU they are interpreted."""
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("kernels for JAX", allow_module_level=True)
+
+import jax
+from jax import numpy as jnp
+from test_hot_path import example
+
+import keras_sawtooth as ks
+from keras_sawtooth import gpu_kernels
+
+KINDS = [("constrained", 3), ("released", 1), ("released", 3)]
+SHAPE = (64, 128)
+
+
+@pytest.fixture(autouse=True)
+def _without_a_gpu(monkeypatch):
+    monkeypatch.setattr(gpu_kernels, "INTERPRETED", jax.default_backend() != "gpu")
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
+def functions(request):
+    """`(fast, plain)`, and arguments for both."""
+    arrays, fast, plain = example(*request.param, SHAPE)
+    arguments = tuple(jnp.asarray(a, "float32") for a in arrays)
+    assert gpu_kernels.can_fuse(arguments[0], arguments[1:])
+    return (fast, plain), arguments
+
+
+def scalar(function):
+    weights = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
+    return lambda *arguments: (function(*arguments) * weights).sum()
+
+
+def gradient(function):
+    def of_all(*arguments):
+        return jax.grad(function, argnums=range(len(arguments)))(*arguments)
+
+    return of_all
+
+
+def along_cosine(function):
+    def tangent(*arguments):
+        directions = tuple(jnp.cos(10 * a) for a in arguments)
+        return jax.jvp(function, arguments, directions)[1]
+
+    return tangent
+
+
+def assert_same(results):
+    for fast, plain in zip(*map(jax.tree.leaves, results), strict=True):
+        scale = np.abs(plain).max(initial=1e-9)
+        np.testing.assert_allclose(fast, plain, rtol=0, atol=3e-6 * scale)
+
+
+DERIVATIVES = {
+    "value": lambda f: f,
+    "gradient": lambda f: gradient(scalar(f)),
+    "of the input alone": lambda f: jax.grad(scalar(f)),
+    "forward": along_cosine,
+    "forward over reverse": lambda f: along_cosine(gradient(scalar(f))),
+    "reverse over forward": lambda f: gradient(scalar(along_cosine(f))),
+    "reverse over reverse": lambda f: gradient(
+        lambda *a: sum((g**2).sum() for g in gradient(scalar(f))(*a))
+    ),
+    "checkpoint": lambda f: gradient(jax.checkpoint(scalar(f))),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_derivatives(functions, derivative):
+    both, arguments = functions
+    assert_same(jax.jit(DERIVATIVES[derivative](f))(*arguments) for f in both)
+
+
+@pytest.mark.parametrize("derivative", ["value", "gradient", "forward"])
+def test_vmap(functions, derivative):
+    both, (z, *parameters) = functions
+    stacked = jnp.stack([z, z / 2, -z])
+    assert_same(
+        jax.vmap(lambda z, f=f: DERIVATIVES[derivative](f)(z, *parameters))(stacked)
+        for f in both
+    )
+
+
+def test_the_gradient_is_two_kernels(functions):
+    (fast, _), arguments = functions
+    jaxpr = str(jax.make_jaxpr(gradient(scalar(fast)))(*arguments))
+    assert jaxpr.count("pallas_call") == 2
+
+
+@pytest.mark.parametrize("shape", [(33, 128), (64, 100), (0, 128)])
+def test_other_shapes_go_without_kernels(shape):
+    arrays, fast, plain = example("constrained", 3, shape)
+    arguments = [jnp.asarray(a, "float32") for a in arrays]
+    assert not gpu_kernels.can_fuse(arguments[0], arguments[1:])
+    assert_same(f(*arguments) for f in (fast, plain))
+
+
+def test_too_many_parameters_and_other_dtypes_go_without_kernels():
+    arrays, *_ = example("released", 6, SHAPE)
+    wide = [jnp.asarray(a, "float32") for a in arrays]
+    assert not gpu_kernels.can_fuse(wide[0], wide[1:])
+    narrow = [jnp.asarray(a, "bfloat16") for a in example("constrained", 3, SHAPE)[0]]
+    assert not gpu_kernels.can_fuse(narrow[0], narrow[1:])
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_fit_as_without_kernels(released, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(96, 128)).astype("float32")
+    losses = []
+    for fuse in (True, False):
+        if not fuse:
+            monkeypatch.setattr(gpu_kernels, "can_fuse", lambda z, parameters: False)
+        keras.utils.set_random_seed(0)
+        layer = ks.RegionConstraint(2)
+        layer.build((None, 128))
+        if released:
+            layer.release()
+            # No neuron at zero up to rounding.
+            for variable in layer.trainable_variables:
+                variable.assign(variable * 1.01 + 0.003)
+        model = keras.Sequential([keras.Input((128,)), layer])
+        model.compile("sgd", "mse")
+        losses.append(model.fit(x, np.abs(x), 32, 3, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
