@@ -12,9 +12,11 @@ from hypothesis import settings
 
 import keras_sawtooth as ks
 
-# Imported only by those who have KerasHub.
+# Imported only by those who have KerasHub, or JAX.
 if importlib.util.find_spec("keras_hub") is None:
     collect_ignore_glob = ["keras_sawtooth/hub/*"]
+if importlib.util.find_spec("jax") is None:
+    collect_ignore = ["keras_sawtooth/gpu_kernels.py"]
 
 # The fixtures below are the same for every example, and compiling takes long.
 settings.register_profile(

@@ -1,10 +1,11 @@
-"""One GPU kernel for the derivative of a function with a program a channel (JAX).
+"""One GPU kernel for the derivative of a function with parameters a channel (JAX).
 
 XLA makes at most two sums over the batch in one GPU kernel. The derivative of a
 released layer of depth 3 has 55 of them, and every one of its two dozen kernels reads
-what others wrote. Here a thread has the parameters of a channel in registers, goes
-through rows of the batch, and keeps all sums in registers, too. It is written in
-Pallas, and what it computes is the function that it is given.
+what others wrote. For the values of deep ones it makes a slow program as well: depth 5
+takes 16 times as long as depth 3. Here a thread has the parameters of a channel in
+registers, goes through rows of the batch, and keeps all sums in registers, too. It is
+written in Pallas, and what it computes is the function that it is given.
 
 Forward-mode derivatives, derivatives of derivatives and `vmap` of derivatives are
 those of the function itself, made by XLA.
@@ -28,60 +29,68 @@ MOST_ROWS, LEAST_ROWS = 128, 32
 ENOUGH_PROGRAMS = 512
 # Parameters and their sums are in registers, of which a thread has 255.
 MOST_PARAMETERS = 96
-# Older ones have no compiler for this.
-LEAST_COMPUTE_CAPABILITY = 8.0
 # Set by tests: the kernels run without a GPU, slowly.
 INTERPRETED = False
 
 
-def can_fuse(z, parameters):
-    """Whether `fused` takes `z` and `parameters`, on this machine."""
+def fits(z, parameters):
+    """Whether `in_one_kernel` takes `z` and `parameters`, on this machine."""
     return (
-        (INTERPRETED or _has_compiler())
-        and all(isinstance(size, int) for size in z.shape)
-        and all(array.dtype == "float32" for array in (z, *parameters))
+        all(isinstance(size, int) for size in z.shape)
         and z.size > 0
         and z.shape[-1] % CHANNELS == 0
         and math.prod(z.shape[:-1]) % LEAST_ROWS == 0
+        and all(array.dtype == "float32" for array in (z, *parameters))
         and sum(map(_rows, parameters)) <= MOST_PARAMETERS
+        and (INTERPRETED or jax.default_backend() == "gpu")
+        and can_compile()
     )
 
 
 @functools.cache
-def _has_compiler():
-    capability = getattr(jax.devices()[0], "compute_capability", "0")
+def can_compile():
+    """Whether a small kernel compiles here.
+
+    Old GPUs and those of other makers have no compiler, and what Pallas has for GPUs
+    goes on to change: its Triton backend, which this is written for, is deprecated in
+    JAX 0.11. Wherever it fails, XLA does the work.
+    """
+    kernel = functools.partial(_value, lambda z, parameter: z + parameter[0])
+    array = jax.ShapeDtypeStruct((LEAST_ROWS, CHANNELS), "float32")
     try:
-        if float(capability) < LEAST_COMPUTE_CAPABILITY:
-            return False
-        from jax.experimental.pallas import triton
-    except (ImportError, ValueError):
+        # Here the warning of the deprecation is an error, if warnings are errors.
+        jax.jit(kernel).lower(array, array).compile()
+    except Exception:
         return False
-    # It had another name before JAX 0.7.
-    return hasattr(triton, "CompilerParams")
+    return True
 
 
-def fused(function, z, *parameters):
-    """`function(z, *parameters)`, with a derivative that is one kernel on GPUs.
+def in_one_kernel(function, values):
+    """`function`, with a derivative that is one kernel on GPUs.
 
     Args:
-        function: function of `z` and `parameters` that computes every element from
-            an element of `z` and the parameters of its channel. It may index the
-            parameters, and ask them for their shape.
-        z: tensor `(..., channels)`.
-        parameters: tensors `(..., channels)`.
+        function: function of `z` and parameters, tensors `(..., channels)`, that
+            computes every element of its result from an element of `z` and the
+            parameters of its channel. It may index the parameters, and ask them for
+            their shape.
+        values: bool. Whether a kernel computes the values, too.
 
     Returns:
-        Tensor shaped like `z`.
+        Function of the same arguments, with those of which `fits` is true.
     """
-    rows = z.reshape(-1, z.shape[-1])
-    return _differentiable(function)(rows, *parameters).reshape(z.shape)
+
+    def of_any_rank(z, *parameters):
+        rows = z.reshape(-1, z.shape[-1])
+        whole = _differentiable(function, values)
+        return whole(rows, *parameters).reshape(z.shape)
+
+    return of_any_rank
 
 
 @functools.cache
-def _differentiable(function):
-    @jax.custom_jvp
-    def whole(z, *parameters):
-        return _on_gpu(functools.partial(_value, function), function)(z, *parameters)
+def _differentiable(function, values):
+    kernel = functools.partial(_value, function)
+    whole = jax.custom_jvp(_on_gpu(kernel, function) if values else function)
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -98,9 +107,7 @@ def _transposed(function):
         *primals, dy = arguments
         return tuple(jax.vjp(function, *primals)[1](dy))
 
-    @jax.custom_jvp
-    def whole(*arguments):
-        return _on_gpu(functools.partial(_gradients, function), plain)(*arguments)
+    whole = jax.custom_jvp(_on_gpu(functools.partial(_gradients, function), plain))
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -110,10 +117,13 @@ def _transposed(function):
 
 
 def _on_gpu(kernel, plain):
-    if INTERPRETED:
-        return kernel
-    # Where the program runs is known when it is compiled.
-    return functools.partial(jax.lax.platform_dependent, cuda=kernel, default=plain)
+    def chosen(*arguments):
+        if INTERPRETED:
+            return kernel(*arguments)
+        # Where the program runs is known when it is compiled.
+        return jax.lax.platform_dependent(*arguments, cuda=kernel, default=plain)
+
+    return chosen
 
 
 # The derivative of a function along tangents. A primitive is the only way to say how

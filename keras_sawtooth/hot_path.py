@@ -11,9 +11,11 @@ Their derivatives do:
   sum to memory first: a dozen tensors of the size of the input, and more time
   than their arithmetic takes. Here it differentiates block by block, so that the
   terms of one block at a time are in memory.
+* XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
+  layer. On JAX, `gpu_kernels` makes one.
 
 Forward-mode derivatives, derivatives of derivatives and `vmap` work as with the
-plain formulas. This is the only module that calls a backend by its name: Keras
+plain formulas. Only this module and `gpu_kernels` call a backend by its name: Keras
 has `ops.custom_gradient`, but its result has no forward mode on JAX and no `vmap`
 on torch.
 """
@@ -46,8 +48,8 @@ SMALLEST_FAST_AXIS = 256
 def sawtooth(z, peaks, scales, slopes, domain):
     """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast."""
     function = _sawtooth_on(domain)
-    if can_fuse(z, (peaks, scales, slopes)):
-        return fused(function, z, peaks, scales, slopes)
+    if fits_one_kernel(z, peaks, scales, slopes):
+        return in_one_kernel(function, values=False)(z, peaks, scales, slopes)
     number = number_of_blocks(SAWTOOTH_BLOCKS, z.shape, by_channels=False)
     if number > 1:
         function = in_row_blocks(function, function, number)
@@ -58,8 +60,8 @@ def relu_network(z, blocks, slopes, domain):
     """`keras_sawtooth.relu_network.relu_network`, differentiated fast."""
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
-    if can_fuse(z, (slopes, *blocks)):
-        return fused(function, z, slopes, *blocks)
+    if fits_one_kernel(z, slopes, *blocks):
+        return in_one_kernel(function, values=True)(z, slopes, *blocks)
     if compiled_for_cpu() and depth > 1:
         # A loop keeps XLA from writing the layers out once for every path through
         # the network: at depth 5 and 50 units, a step takes a thousandth of the time.
@@ -171,14 +173,12 @@ if keras.backend.backend() == "jax":
     def compiled_for_cpu():
         return jax.default_backend() == "cpu"
 
-    def can_fuse(z, parameters):
-        # Programs of a kernel are not split between devices.
-        return not keras.distribution.distribution() and gpu_kernels.can_fuse(
-            z, parameters
-        )
+    def fits_one_kernel(z, *parameters):
+        # XLA cannot divide a kernel between devices.
+        distributed = keras.distribution.distribution() is not None
+        return not distributed and gpu_kernels.fits(z, parameters)
 
-    def fused(function, z, *parameters):
-        return gpu_kernels.fused(function, z, *parameters)
+    in_one_kernel = gpu_kernels.in_one_kernel
 
     @jax.custom_jvp
     def triangle(w, peak):
@@ -250,6 +250,9 @@ elif keras.backend.backend() == "tensorflow":
         compiled = control_flow_util.GraphOrParentsInXlaContext(graph)
         devices = tf.config.list_logical_devices()
         return compiled and all(device.device_type == "CPU" for device in devices)
+
+    def fits_one_kernel(z, *parameters):
+        return False
 
     @tf.custom_gradient
     def triangle(w, peak):
@@ -334,6 +337,9 @@ else:
 
     def compiled_for_cpu():
         # By XLA: `torch.compile` makes all sums in one loop.
+        return False
+
+    def fits_one_kernel(z, *parameters):
         return False
 
     def triangle(w, peak):
