@@ -2,13 +2,13 @@
 
 XLA makes at most two sums over the batch in one GPU kernel. The derivative of a
 released layer of depth 3 has 55 of them, and every one of its two dozen kernels reads
-what others wrote. For the values of deep ones it makes a slow program as well: depth 5
-takes 16 times as long as depth 3. Here a thread has the parameters of a channel in
-registers, goes through rows of the batch, and keeps all sums in registers, too. It is
-written in Pallas, and what it computes is the function that it is given.
+what others wrote. For the values of deep ones it makes a slow program as well (see
+docs/performance.md). Here a thread has the parameters of a channel in registers, goes
+through rows of the batch, and keeps all sums in registers, too. It is written in
+Pallas, and what it computes is the function that it is given.
 
-Forward-mode derivatives, derivatives of derivatives and `vmap` of derivatives are
-those of the function itself, made by XLA.
+Forward-mode derivatives and derivatives of derivatives are those of the function
+itself, made by XLA; `vmap` of gradients is the kernel with one more axis of programs.
 """
 
 import functools
@@ -22,6 +22,8 @@ from jax.interpreters import ad
 from jax.interpreters import batching
 from jax.interpreters import mlir
 
+# Before, what is used here had other names.
+OLDEST_JAX = (0, 7)
 # A thread has a channel.
 CHANNELS = 128
 MOST_ROWS, LEAST_ROWS = 128, 32
@@ -34,26 +36,36 @@ INTERPRETED = False
 
 
 def fits(z, parameters):
-    """Whether `in_one_kernel` takes `z` and `parameters`, on this machine."""
+    """Whether `in_one_kernel` takes `z` and `parameters`, here and now."""
     return (
-        all(isinstance(size, int) for size in z.shape)
+        jax.__version_info__ >= OLDEST_JAX
+        and (INTERPRETED or _platform() in ("gpu", "cuda"))
+        # XLA cannot divide a kernel between devices.
+        and jax.sharding.get_abstract_mesh().empty
+        and all(isinstance(size, int) for size in z.shape)
         and z.size > 0
         and z.shape[-1] % CHANNELS == 0
         and math.prod(z.shape[:-1]) % LEAST_ROWS == 0
         and all(array.dtype == "float32" for array in (z, *parameters))
-        and sum(map(_rows, parameters)) <= MOST_PARAMETERS
-        and (INTERPRETED or jax.default_backend() == "gpu")
+        and sum(map(_number_of_rows, parameters)) <= MOST_PARAMETERS
         and can_compile()
     )
+
+
+def _platform():
+    device = jax.config.jax_default_device
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform
 
 
 @functools.cache
 def can_compile():
     """Whether a small kernel compiles here.
 
-    Old GPUs and those of other makers have no compiler, and what Pallas has for GPUs
-    goes on to change: its Triton backend, which this is written for, is deprecated in
-    JAX 0.11. Wherever it fails, XLA does the work.
+    Old GPUs have no compiler, and what Pallas has for GPUs goes on to change: its
+    Triton backend, which this is written for, is deprecated in JAX 0.11. Wherever it
+    fails, XLA does the work.
     """
     kernel = functools.partial(_value, lambda z, parameter: z + parameter[0])
     array = jax.ShapeDtypeStruct((LEAST_ROWS, CHANNELS), "float32")
@@ -90,7 +102,7 @@ def in_one_kernel(function, values):
 @functools.cache
 def _differentiable(function, values):
     kernel = functools.partial(_value, function)
-    whole = jax.custom_jvp(_on_gpu(kernel, function) if values else function)
+    whole = jax.custom_jvp(_by_platform(kernel, function) if values else function)
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -107,7 +119,7 @@ def _transposed(function):
         *primals, dy = arguments
         return tuple(jax.vjp(function, *primals)[1](dy))
 
-    whole = jax.custom_jvp(_on_gpu(functools.partial(_gradients, function), plain))
+    whole = jax.custom_jvp(_by_platform(functools.partial(_gradients, function), plain))
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -116,11 +128,12 @@ def _transposed(function):
     return whole
 
 
-def _on_gpu(kernel, plain):
+def _by_platform(kernel, plain):
     def chosen(*arguments):
         if INTERPRETED:
             return kernel(*arguments)
-        # Where the program runs is known when it is compiled.
+        # Where the program runs is known when it is compiled. For GPUs of other makers
+        # the kernels are not tested.
         return jax.lax.platform_dependent(*arguments, cuda=kernel, default=plain)
 
     return chosen
@@ -176,7 +189,7 @@ class _Rows(list):
         return _Rows(rows) if isinstance(index, slice) else rows
 
 
-def _rows(parameter):
+def _number_of_rows(parameter):
     return math.prod(parameter.shape[:-1])
 
 
@@ -191,8 +204,8 @@ def _of_rows(function, parameters):
     """`function` of an element and a flat list of rows."""
 
     def of_rows(z, *rows):
-        rows = iter(rows)
-        return function(z, *[_nested(rows, p.shape[:-1]) for p in parameters])
+        left = iter(rows)
+        return function(z, *[_nested(left, p.shape[:-1]) for p in parameters])
 
     return of_rows
 
@@ -231,9 +244,9 @@ def _gradients(function, z, *parameters_and_dy):
 
     dz, sums = _call(compute, [z, dy], parameters, sums=True)
     sums = sums.sum(axis=0)
-    starts = itertools.accumulate(map(_rows, parameters), initial=0)
+    starts = itertools.accumulate(map(_number_of_rows, parameters), initial=0)
     return dz, *[
-        sums[start : start + _rows(p)].reshape(p.shape)
+        sums[start : start + _number_of_rows(p)].reshape(p.shape)
         for start, p in zip(starts, parameters, strict=False)
     ]
 

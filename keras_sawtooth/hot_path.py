@@ -174,7 +174,6 @@ if keras.backend.backend() == "jax":
         return jax.default_backend() == "cpu"
 
     def fits_one_kernel(z, *parameters):
-        # XLA cannot divide a kernel between devices.
         distributed = keras.distribution.distribution() is not None
         return not distributed and gpu_kernels.fits(z, parameters)
 

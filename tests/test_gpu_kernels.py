@@ -15,6 +15,9 @@ from test_hot_path import example
 import keras_sawtooth as ks
 from keras_sawtooth import gpu_kernels
 
+pytestmark = pytest.mark.skipif(
+    jax.__version_info__ < gpu_kernels.OLDEST_JAX, reason="kernels for later JAX"
+)
 KINDS = [("constrained", 3), ("released", 1), ("released", 3)]
 SHAPE = (64, 128)
 
@@ -131,6 +134,31 @@ def test_without_a_gpu_there_are_no_kernels(functions, monkeypatch):
     # Another function, as JAX remembers what it has traced.
     jaxpr = jax.make_jaxpr(lambda *a: fast(*a))(*arguments)
     assert "pallas_call" not in str(jaxpr)
+
+
+@pytest.mark.parametrize("where", ["mesh", "keras.device"])
+def test_on_several_devices_and_on_cpus_there_are_no_kernels(
+    functions, where, monkeypatch
+):
+    (fast, plain), arguments = functions
+    if where == "mesh":
+        auto = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((1,), ("batch",), axis_types=auto)
+        part = jax.sharding.PartitionSpec("batch")
+        everywhere = (part, *[jax.sharding.PartitionSpec()] * (len(arguments) - 1))
+        results = [
+            jax.shard_map(
+                lambda *a, f=f: f(*a), mesh=mesh, in_specs=everywhere, out_specs=part
+            )
+            for f in (fast, plain)
+        ]
+        assert_same(jax.jit(gradient(scalar(f)))(*arguments) for f in results)
+    else:
+        monkeypatch.setattr(gpu_kernels, "INTERPRETED", False)
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert gpu_kernels._platform() == "gpu"
+        with keras.device("cpu:0"):
+            assert not gpu_kernels.fits(arguments[0], arguments[1:])
 
 
 @pytest.mark.parametrize("shape", [(33, 128), (64, 100), (0, 128)])
