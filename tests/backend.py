@@ -53,20 +53,6 @@ def has_float64():
     return jax.config.jax_enable_x64
 
 
-def has_gpu():
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_logical_devices("GPU"))
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def compiled(function):
     """`function` of arrays, through the compiler of the backend, torch without."""
     backend = keras.backend.backend()

@@ -8,7 +8,6 @@ if keras.backend.backend() != "jax":
     pytest.skip("kernels for JAX", allow_module_level=True)
 
 import jax
-from backend import has_gpu
 from jax import numpy as jnp
 from test_hot_path import example
 
@@ -24,7 +23,7 @@ SHAPE = (64, 128)
 
 @pytest.fixture(autouse=True)
 def _without_a_gpu(monkeypatch):
-    monkeypatch.setattr(gpu_kernels, "INTERPRETED", not has_gpu())
+    monkeypatch.setattr(gpu_kernels, "INTERPRETED", jax.default_backend() != "gpu")
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
@@ -127,7 +126,7 @@ def test_where_kernels_do_not_compile_xla_does_the_work(functions, monkeypatch):
     assert_same(gradient(scalar(f))(*arguments) for f in (fast, plain))
 
 
-@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
 def test_without_a_gpu_there_are_no_kernels(functions, monkeypatch):
     monkeypatch.setattr(gpu_kernels, "INTERPRETED", False)
     (fast, _), arguments = functions

@@ -7,7 +7,6 @@ import reference
 from backend import compiled
 from backend import float32_tensors
 from backend import gradients
-from backend import has_gpu
 from backend import hessian
 from backend import to_numpy
 from backend import vectorized
@@ -284,7 +283,7 @@ def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
 
 
 def test_blocks_are_for_compiled_programs_on_cpus():
-    seen, on_cpu = [], not has_gpu()
+    seen = []
 
     def function(x):
         seen.append(hot_path.compiled_for_cpu())
@@ -292,5 +291,7 @@ def test_blocks_are_for_compiled_programs_on_cpus():
 
     compiled(function)(np.zeros(1))
     function(np.zeros(1))
-    expected = {"jax": [on_cpu, on_cpu], "tensorflow": [on_cpu, False]}
-    assert seen == expected.get(keras.backend.backend(), [False, False])
+    backend = keras.backend.backend()
+    on_cpu = backend != "torch" and "cpu" in keras.distribution.list_devices()[0]
+    # JAX compiles without being told, too.
+    assert seen == [on_cpu, on_cpu and backend == "jax"]
