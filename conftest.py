@@ -16,7 +16,9 @@ import keras_sawtooth as ks
 if importlib.util.find_spec("keras_hub") is None:
     collect_ignore_glob = ["keras_sawtooth/hub/*"]
 if importlib.util.find_spec("jax") is None:
-    collect_ignore = ["keras_sawtooth/gpu_kernels.py"]
+    collect_ignore = [
+        f"keras_sawtooth/{m}.py" for m in ("gpu_kernels", "jax_gradients")
+    ]
 
 # The fixtures below are the same for every example, and compiling takes long.
 settings.register_profile(

@@ -17,10 +17,8 @@ import math
 
 import jax
 from jax import numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad
-from jax.interpreters import batching
-from jax.interpreters import mlir
+
+from keras_sawtooth import jax_gradients
 
 # Before, what is used here had other names.
 OLDEST_JAX = (0, 7)
@@ -77,8 +75,9 @@ def can_compile():
     return True
 
 
+@functools.cache
 def in_one_kernel(function, values):
-    """`function`, with a derivative that is one kernel on GPUs.
+    """`function`, with gradients from one kernel on GPUs.
 
     Args:
         function: function of `z` and parameters, tensors `(..., channels)`, that
@@ -90,42 +89,20 @@ def in_one_kernel(function, values):
     Returns:
         Function of the same arguments, with those of which `fits` is true.
     """
+    value = functools.partial(_value, function)
+    of_rows = jax_gradients.with_gradients(
+        function,
+        _by_platform(value, function) if values else function,
+        _by_platform(
+            functools.partial(_gradients, function),
+            functools.partial(jax_gradients.gradients, function),
+        ),
+    )
 
     def of_any_rank(z, *parameters):
-        rows = z.reshape(-1, z.shape[-1])
-        whole = _differentiable(function, values)
-        return whole(rows, *parameters).reshape(z.shape)
+        return of_rows(z.reshape(-1, z.shape[-1]), *parameters).reshape(z.shape)
 
     return of_any_rank
-
-
-@functools.cache
-def _differentiable(function, values):
-    kernel = functools.partial(_value, function)
-    whole = jax.custom_jvp(_by_platform(kernel, function) if values else function)
-
-    @whole.defjvp
-    def jvp(primals, tangents):
-        return whole(*primals), tangent_p.bind(*primals, *tangents, function=function)
-
-    return whole
-
-
-@functools.cache
-def _transposed(function):
-    """`(z, *parameters, dy)` to the gradients of `z` and the parameters."""
-
-    def plain(*arguments):
-        *primals, dy = arguments
-        return tuple(jax.vjp(function, *primals)[1](dy))
-
-    whole = jax.custom_jvp(_by_platform(functools.partial(_gradients, function), plain))
-
-    @whole.defjvp
-    def jvp(primals, tangents):
-        return whole(*primals), jax.jvp(plain, primals, tangents)[1]
-
-    return whole
 
 
 def _by_platform(kernel, plain):
@@ -137,44 +114,6 @@ def _by_platform(kernel, plain):
         return jax.lax.platform_dependent(*arguments, cuda=kernel, default=plain)
 
     return chosen
-
-
-# The derivative of a function along tangents. A primitive is the only way to say how
-# a linear function is transposed that leaves it its forward mode and its `vmap`.
-tangent_p = Primitive("sawtooth_tangent")
-
-
-def _tangent(*operands, function):
-    half = len(operands) // 2
-    return jax.jvp(function, operands[:half], operands[half:])[1]
-
-
-def _tangent_jvp(primals, tangents, **parameters):
-    tangents = tuple(map(ad.instantiate_zeros, tangents))
-    return jax.jvp(functools.partial(_tangent, **parameters), primals, tangents)
-
-
-def _tangent_transpose(dy, *operands, function):
-    half = len(operands) // 2
-    dy = ad.instantiate_zeros(dy)
-    gradients = _transposed(function)(*operands[:half], dy)
-    return [None] * half + [
-        gradient if ad.is_undefined_primal(operand) else None
-        for operand, gradient in zip(operands[half:], gradients, strict=True)
-    ]
-
-
-def _tangent_batch(operands, axes, **parameters):
-    tangent = functools.partial(_tangent, **parameters)
-    return jax.vmap(tangent, axes)(*operands), 0
-
-
-tangent_p.def_impl(_tangent)
-tangent_p.def_abstract_eval(lambda *operands, **_: operands[0])
-mlir.register_lowering(tangent_p, mlir.lower_fun(_tangent, multiple_results=False))
-ad.primitive_jvps[tangent_p] = _tangent_jvp
-ad.primitive_transposes[tangent_p] = _tangent_transpose
-batching.primitive_batchers[tangent_p] = _tangent_batch
 
 
 class _Rows(list):

@@ -15,7 +15,7 @@ Their derivatives do:
   layer. On JAX, `gpu_kernels` makes one.
 
 Forward-mode derivatives, derivatives of derivatives and `vmap` work as with the
-plain formulas. Only this module and `gpu_kernels` call a backend by its name: Keras
+plain formulas. Only this module and those for GPUs call a backend by its name: Keras
 has `ops.custom_gradient`, but its result has no forward mode on JAX and no `vmap`
 on torch.
 """

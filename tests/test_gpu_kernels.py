@@ -99,6 +99,19 @@ def test_number_of_kernels(functions):
     assert jaxpr.count("pallas_call") == 1 + released
 
 
+def test_programs_for_other_platforms(functions, monkeypatch):
+    """Compiled as far as a machine without a GPU can."""
+    monkeypatch.setattr(gpu_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(gpu_kernels, "_platform", lambda: "gpu")
+    monkeypatch.setattr(gpu_kernels, "can_compile", lambda: True)
+    (fast, _), arguments = functions
+    # Another function, as JAX remembers what it has traced.
+    traced = jax.jit(gradient(scalar(lambda *a: fast(*a)))).trace(*arguments)
+    for platform in ("cuda", "cpu"):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("triton" in program) == (platform == "cuda")
+
+
 @pytest.fixture
 def _forget_compiling():
     gpu_kernels.can_compile.cache_clear()

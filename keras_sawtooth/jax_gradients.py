@@ -1,0 +1,86 @@
+"""A function of JAX with gradients that another function computes.
+
+`jax.custom_vjp` would do it, but its result has no forward mode. Here forward-mode
+derivatives and derivatives of derivatives are those of the function itself.
+"""
+
+import functools
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad
+from jax.interpreters import batching
+from jax.interpreters import mlir
+
+
+def with_gradients(function, values, pull_back):
+    """`function`, with values and gradients from elsewhere.
+
+    Args:
+        function: function of arrays that returns an array like its first argument.
+        values: function with the same values.
+        pull_back: function of the same arguments and the gradient of the result. It
+            returns what `gradients(function, ...)` does.
+
+    Returns:
+        Function of the same arguments.
+    """
+    whole = jax.custom_jvp(values)
+    differentiable = jax.custom_jvp(pull_back)
+
+    @whole.defjvp
+    def _(primals, tangents):
+        tangent = tangent_p.bind(
+            *primals, *tangents, function=function, pull_back=differentiable
+        )
+        return whole(*primals), tangent
+
+    @differentiable.defjvp
+    def _(primals, tangents):
+        plain = functools.partial(gradients, function)
+        return differentiable(*primals), jax.jvp(plain, primals, tangents)[1]
+
+    return whole
+
+
+def gradients(function, *arguments_and_dy):
+    """Gradients of `function` in all its arguments, for `dy`, that of its result."""
+    *arguments, dy = arguments_and_dy
+    return jax.vjp(function, *arguments)[1](dy)
+
+
+# The derivative of a function along tangents. A primitive is the only way to say how
+# a linear function is transposed that leaves it its forward mode and its `vmap`.
+tangent_p = Primitive("sawtooth_tangent")
+
+
+def _tangent(*operands, function, pull_back):
+    half = len(operands) // 2
+    return jax.jvp(function, operands[:half], operands[half:])[1]
+
+
+def _tangent_jvp(primals, tangents, **parameters):
+    tangents = tuple(map(ad.instantiate_zeros, tangents))
+    return jax.jvp(functools.partial(_tangent, **parameters), primals, tangents)
+
+
+def _tangent_transpose(dy, *operands, function, pull_back):
+    half = len(operands) // 2
+    results = pull_back(*operands[:half], ad.instantiate_zeros(dy))
+    return [None] * half + [
+        result if ad.is_undefined_primal(operand) else None
+        for operand, result in zip(operands[half:], results, strict=True)
+    ]
+
+
+def _tangent_batch(operands, axes, **parameters):
+    tangent = functools.partial(_tangent, **parameters)
+    return jax.vmap(tangent, axes)(*operands), 0
+
+
+tangent_p.def_impl(_tangent)
+tangent_p.def_abstract_eval(lambda *operands, **_: operands[0])
+mlir.register_lowering(tangent_p, mlir.lower_fun(_tangent, multiple_results=False))
+ad.primitive_jvps[tangent_p] = _tangent_jvp
+ad.primitive_transposes[tangent_p] = _tangent_transpose
+batching.primitive_batchers[tangent_p] = _tangent_batch
