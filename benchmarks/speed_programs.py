@@ -6,6 +6,7 @@ program is a pair: a function without arguments, and a dict of what the compiler
 says that it costs (empty where it says nothing).
 """
 
+import functools
 import os
 import re
 import shutil
@@ -160,6 +161,7 @@ def dumped_temp_bytes():
     return sum(map(int, sizes))
 
 
+@functools.cache
 def on_gpu():
     if keras.backend.backend() == "jax":
         import jax

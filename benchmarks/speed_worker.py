@@ -243,7 +243,8 @@ def startup_section(rounds, quick):
 
 def gpu_section(rounds, quick):
     if not speed_programs.on_gpu():
-        progress("gpu: skipped,", reason := f"{keras.backend.backend()} sees no GPU")
+        reason = f"{keras.backend.backend()} sees no GPU"
+        progress("gpu: skipped,", reason)
         return {"skipped": reason}
     depths, sizes = (QUICK_DEPTHS, QUICK_SIZES) if quick else (DEPTHS, GPU_SIZES)
     if keras.backend.backend() == "torch":

@@ -37,7 +37,7 @@ def fits(z, parameters):
     """Whether `in_one_kernel` takes `z` and `parameters`, here and now."""
     return (
         jax.__version_info__ >= OLDEST_JAX
-        and (INTERPRETED or _platform() in ("gpu", "cuda"))
+        and (INTERPRETED or platform() in ("gpu", "cuda"))
         # XLA cannot divide a kernel between devices.
         and jax.sharding.get_abstract_mesh().empty
         and all(isinstance(size, int) for size in z.shape)
@@ -50,7 +50,8 @@ def fits(z, parameters):
     )
 
 
-def _platform():
+def platform():
+    """Where JAX computes here and now: `"cpu"`, `"gpu"`, ..."""
     device = jax.config.jax_default_device
     if device is None:
         return jax.default_backend()

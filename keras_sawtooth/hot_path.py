@@ -171,7 +171,7 @@ if keras.backend.backend() == "jax":
     from keras_sawtooth import gpu_kernels
 
     def compiled_for_cpu():
-        return jax.default_backend() == "cpu"
+        return gpu_kernels.platform() == "cpu"
 
     def fits_one_kernel(z, *parameters):
         distributed = keras.distribution.distribution() is not None
