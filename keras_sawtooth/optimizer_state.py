@@ -1,5 +1,6 @@
 """Carry the state of an optimiser over to a changed list of variables."""
 
+from collections import Counter
 from collections import defaultdict
 
 from keras import ops
@@ -25,7 +26,7 @@ def copy_optimizer(optimizer):
     return new
 
 
-def carry_over(optimizer, new, variables, velocities):
+def carry_over(optimizer, new, old_variables, variables, velocities):
     """Build `new` for `variables` in the state that `optimizer` has.
 
     Slots of variables that stay, the step count, the learning rate and loss
@@ -38,40 +39,34 @@ def carry_over(optimizer, new, variables, velocities):
     Args:
         optimizer: a built `keras.optimizers.Optimizer`, wrapped or not.
         new: the unbuilt copy of it.
+        old_variables: list of the trainable variables until now.
         variables: list of the trainable variables from now on.
         velocities: list of pairs (new variable, tensor of its shape).
     """
     new.build(variables)
 
-    # Slots are matched by name, and where several variables share a path, by
-    # their order. Values are copied: JAX donates the old buffers, and two
-    # variables must not share one. They stay on their devices: a process need not
-    # hold all of a sharded value, and a mirrored one cannot become an array.
-    values = defaultdict(list)
-    for slot in optimizer.variables:
-        values[slot.name].append(ops.copy(slot.value))
-    slots = defaultdict(list)
-    for slot in new.variables:
-        slots[slot.name].append(slot)
-    for name, value in values.items():
-        if len(slots[name]) == len(value):
-            for slot, old in zip(slots[name], value, strict=True):
-                slot.assign(old)
+    # Values are copied: JAX donates the old buffers, and two variables must not
+    # share one. They stay on their devices: a process need not hold all of a sharded
+    # value, and a mirrored one cannot become an array.
+    old_slots = _slots(optimizer, old_variables)
+    slots = _slots(new, variables)
+    for key, slot in slots.items():
+        if key in old_slots:
+            slot.assign(ops.copy(old_slots[key].value))
 
-    fresh = [v for v in variables if _slot_name(v, "average") not in values]
+    fresh = [v for v in variables if _key(v, "average") not in old_slots]
     start_averages(new, fresh, variables)
     for variable, velocity in velocities:
-        slot = _find_slot(new, variable, "velocity", variables)
-        if slot is not None:
-            slot.assign(velocity)
+        if _key(variable, "velocity") in slots:
+            slots[_key(variable, "velocity")].assign(velocity)
 
 
 def start_averages(optimizer, fresh, variables):
     """Let the moving averages of fresh variables, if any, start at their values."""
+    slots = _slots(optimizer, variables)
     for variable in fresh:
-        average = _find_slot(optimizer, variable, "average", variables)
-        if average is not None:
-            average.assign(ops.copy(variable.value))
+        if _key(variable, "average") in slots:
+            slots[_key(variable, "average")].assign(ops.copy(variable.value))
 
 
 def slot_value(optimizer, variable, slot, variables=()):
@@ -79,21 +74,40 @@ def slot_value(optimizer, variable, slot, variables=()):
 
     `variables` are those of the optimiser, to tell several of one path apart.
     """
-    found = _find_slot(optimizer, variable, slot, variables)
+    found = _slots(optimizer, variables or [variable]).get(_key(variable, slot))
     return None if found is None else ops.convert_to_tensor(found.value)
 
 
-def _find_slot(optimizer, variable, slot, variables):
-    name = _slot_name(variable, slot)
-    slots = [candidate for candidate in optimizer.variables if candidate.name == name]
-    twins = [id(v) for v in variables if v.path == variable.path] or [id(variable)]
-    found = dict(zip(twins, slots, strict=False))
-    return found.get(id(variable))
+def _slots(optimizer, variables):
+    """The variables of an optimiser, by their names and whom they belong to.
+
+    Names alone do not tell: layers of one name may share their paths. Slots of one
+    name are in the order of their owners.
+    """
+    owners = defaultdict(list)
+    for variable in variables:
+        owners[_slot_name(variable)].append(id(variable))
+    slots, counts = {}, Counter()
+    for slot in optimizer.variables:
+        path = slot.name
+        while path and (path == slot.name or path not in owners):
+            path = path.rpartition("_")[0]
+        number = counts[slot.name]
+        counts[slot.name] += 1
+        # What belongs to no variable has a number in place of an owner.
+        owner = owners[path][number:] if path else []
+        slots[slot.name, owner[0] if owner else number] = slot
+    return slots
 
 
-def _slot_name(variable, slot):
+def _key(variable, slot):
+    """Where a slot of a variable is in `_slots`."""
+    return _slot_name(variable, slot), id(variable)
+
+
+def _slot_name(variable, *slot):
     # As in `Optimizer.add_variable_from_reference`.
-    return f"{variable.path.replace('/', '_')}_{slot}"
+    return "_".join([variable.path.replace("/", "_"), *slot])
 
 
 def _copy_weight_decay_exclusions(old, new):

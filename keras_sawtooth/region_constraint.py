@@ -318,8 +318,8 @@ class RegionConstraint(keras.layers.Layer):
         # Neurons shrink by about 4 from layer to layer, and the steps of Adam do not:
         # with biases in one unit, the first steps move the last neurons past all of
         # their breakpoints, and most pieces are gone.
-        unit = [self.relu_rate * 0.25**i for i in range(1, self.depth)]
-        return ops.reshape(self._evaluated(unit), (-1, 1, 1))
+        unit = self.relu_rate * relu_network.neuron_size("bias", self.depth)
+        return self._evaluated(unit)
 
     def variable_shapes(self, constrained):
         """Shapes of the variables in a phase.

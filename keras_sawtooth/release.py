@@ -9,6 +9,8 @@ from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.relu_network import ReluBlocks
+from keras_sawtooth.relu_network import neuron_size
 
 # How much more sensitive a function is to its ReLU weights than to its peaks.
 SENSITIVITY = 16
@@ -122,9 +124,8 @@ def renew(model, trained, replaced):
             velocities = []
             for layer, gone in replaced:
                 velocities += _velocities(trainer.optimizer, variables, layer, gone)
-            carry_over(
-                trainer.optimizer, optimizer, trainer.trainable_variables, velocities
-            )
+            now = trainer.trainable_variables
+            carry_over(trainer.optimizer, optimizer, variables, now, velocities)
             trainer.optimizer = optimizer
     forget_variables(model)
 
@@ -185,9 +186,10 @@ def _velocities(optimizer, trained, layer, replaced):
     """Second moments for the new variables of a layer, from the replaced ones.
 
     The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
-    those of peaks, and stored as they are `relu_rate` times that. So the largest
-    second moment of the channel gives a safe start: an estimate that is too large
-    shortens the first steps and decays by itself.
+    those of peaks, stored as they are `relu_rate` times that, and shrink with the
+    neurons from layer to layer. So the largest second moment of the channel gives a
+    safe start: one that is too large shortens the steps until it has decayed. That
+    takes thousands of steps at a `beta_2` of 0.999, so it must not be far too large.
     """
     gone = [v for v in replaced if v is not layer.slope]
     known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
@@ -195,10 +197,16 @@ def _velocities(optimizer, trained, layer, replaced):
     if not known:
         return []
     largest = ops.max(ops.concatenate(known), axis=0)
-    factor = (SENSITIVITY * layer.relu_rate) ** 2
-    estimate = largest / factor if layer.constrained else largest * factor
-    return [
-        (v, ops.copy(ops.broadcast_to(estimate, v.shape)))
-        for v in layer.weights
-        if v is not layer.slope
-    ]
+    factor = SENSITIVITY * layer.relu_rate
+    velocities = []
+    for variable in layer.weights:
+        if variable is layer.slope:
+            continue
+        field = variable.name.removeprefix("relu_")
+        ratio = 1 / factor if layer.constrained else factor
+        if field in ReluBlocks._fields:
+            ratio = ratio * neuron_size(field, layer.depth)
+        estimate = largest * ops.cast(ratio**2, largest.dtype)
+        estimate = ops.broadcast_to(estimate, variable.shape)
+        velocities.append((variable, ops.copy(estimate)))
+    return velocities

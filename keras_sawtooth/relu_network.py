@@ -6,6 +6,7 @@ has a network of its own.
 
 from collections import namedtuple
 
+import numpy as np
 from keras import ops
 
 from keras_sawtooth import sawtooth
@@ -26,6 +27,32 @@ ReluBlocks.__doc__ = """Weights of a width-4, depth-`depth` ReLU network a chann
 `(depth - 1, 4, 4, channels)`, rows (new neurons) before columns (old neurons),
 and `bias` is `(depth - 1, 4, channels)`.
 """
+
+
+def neuron_size(field, depth):
+    """About the size of the neurons that the weights of a field multiply.
+
+    Or, of the biases, are added to. Neurons of hidden layer i are of the size
+    `4 ** -i`.
+
+    Args:
+        field: str. Of `ReluBlocks`.
+        depth: int. Number of hidden layers.
+
+    Returns:
+        float, or for `kernel` and `bias` an array that broadcasts to them.
+
+    Example:
+
+    >>> neuron_size("bias", depth=3).ravel()
+    array([0.25  , 0.0625])
+    """
+    if field == "output_kernel":
+        return 0.25 ** (depth - 1)
+    if field in ("input_kernel", "input_bias"):
+        return 1.0
+    layers = np.arange(depth - 1) + (field == "bias")
+    return 0.25 ** layers.reshape(-1, *[1] * (2 if field == "bias" else 3))
 
 
 def relu_blocks(peaks, scales):

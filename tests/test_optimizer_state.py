@@ -222,7 +222,11 @@ def test_new_variables_follow_adam_from_the_step_count_in_force():
         (to_numpy(v.value), slot_array(model.optimizer, v, "velocity")) for v in new
     ]
     rng = np.random.default_rng(0)
-    gradients = [[rng.normal(size=v.shape) for v in new] for _ in range(3)]
+    # Of the size that is expected of them: the start matters.
+    gradients = [
+        [rng.normal(size=v.shape) * np.sqrt(v).mean() for _, v in starts]
+        for _ in range(3)
+    ]
     for step in gradients:
         known = {id(v): gradient for v, gradient in zip(new, step, strict=True)}
         model.optimizer.apply(
@@ -306,10 +310,16 @@ def test_new_slots_start_where_they_must():
         optimizer = model.optimizer
         momentum = slot_array(optimizer, variable, "momentum")
         np.testing.assert_array_equal(momentum, 0)
-        # Second moments start at the largest of the channel, and a factor.
+        # Second moments start at the largest of the channel, and a factor, which is
+        # smaller where neurons are.
         velocity = slot_array(optimizer, variable, "velocity")
-        estimate = known.max(axis=0) * (SENSITIVITY * region.relu_rate) ** 2
-        expected = np.broadcast_to(estimate, velocity.shape)
+        size = {
+            "relu_kernel": np.array([1, 1 / 4]).reshape(2, 1, 1, 1),
+            "relu_bias": np.array([1 / 4, 1 / 16]).reshape(2, 1, 1),
+            "relu_output_kernel": 1 / 16,
+        }.get(variable.name, 1)
+        factor = SENSITIVITY * region.relu_rate * size
+        expected = np.broadcast_to(known.max(axis=0) * factor**2, velocity.shape)
         assert np.all(velocity > 0)
         np.testing.assert_allclose(velocity, expected, rtol=1e-6)
         # The moving average starts at the weights, not at zero.
@@ -389,8 +399,8 @@ def test_an_optimizer_that_never_stepped():
     assert np.isfinite(history["loss"]).all()
 
 
-def test_ambiguous_slots_are_not_mixed_up():
-    """Two variables of one path before, three after: nothing is carried."""
+def test_slots_of_one_name_follow_their_variables():
+    """Two variables of one path before, three after."""
 
     def variables(count):
         return [keras.Variable(np.zeros(2), name="twin") for _ in range(count)]
@@ -398,21 +408,23 @@ def test_ambiguous_slots_are_not_mixed_up():
     two = variables(2)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     optimizer.build(two)
-    optimizer.apply([keras.ops.ones(2)] * 2, two)
+    optimizer.apply([keras.ops.ones(2), 2 * keras.ops.ones(2)], two)
     three = [*variables(1), *two]
     new = copy_optimizer(optimizer)
-    carry_over(optimizer, new, three, [])
-    for slot in new.variables[2:]:
-        np.testing.assert_array_equal(to_numpy(slot.value), 0)
+    carry_over(optimizer, new, two, three, [])
+    momenta = [slot_array(new, v, "momentum", three) for v in three]
+    np.testing.assert_allclose(momenta, [[0, 0], [-0.1, -0.1], [-0.2, -0.2]])
 
 
 class SameNames(keras.Model):
     """Keras gives the variables of both layers the same paths."""
 
-    def __init__(self):
+    def __init__(self, constrained=(True, True)):
         super().__init__()
-        self.first = ks.SawtoothDense(4, depth=2, name="hidden")
-        self.second = ks.SawtoothDense(5, depth=2, name="hidden")
+        self.first, self.second = (
+            ks.SawtoothDense(units, 2, name="hidden", constrained=phase)
+            for units, phase in zip((4, 5), constrained, strict=True)
+        )
 
     def call(self, x):
         return self.second(self.first(x))
@@ -446,12 +458,35 @@ def test_layers_of_one_name_keep_their_own_state():
         region = layer.region_constraint
         bias = region.relu_bias
         velocity = slot_array(model.optimizer, bias, "velocity", variables)
-        factor = (SENSITIVITY * region.relu_rate) ** 2
+        factor = (SENSITIVITY * region.relu_rate / 4) ** 2
         np.testing.assert_allclose(
             velocity, np.broadcast_to(factor * expected, bias.shape), rtol=1e-6
         )
         average = slot_array(model.optimizer, bias, "average", variables)
         np.testing.assert_array_equal(average, to_numpy(bias.value))
+
+
+@pytest.mark.parametrize("constrained", [(True, False), (False, True)])
+def test_a_release_leaves_a_released_layer_of_the_same_name_alone(constrained):
+    x, y = data()
+    model = SameNames(constrained)
+    model.compile(keras.optimizers.Adam(1e-2, use_ema=True), "mse", run_eagerly=True)
+    model.fit(x, y, epochs=2, verbose=0)
+    released = model.first if constrained[1] else model.second
+
+    def slots():
+        variables = model.trainable_variables
+        return [
+            slot_array(model.optimizer, v, slot, variables)
+            for v in released.trainable_variables
+            for slot in ("momentum", "velocity", "average")
+        ]
+
+    before = slots()
+    ks.release(model)
+    for a, b in zip(slots(), before, strict=True):
+        assert np.any(a)
+        np.testing.assert_array_equal(a, b)
 
 
 class Unregistered(keras.optimizers.schedules.LearningRateSchedule):
