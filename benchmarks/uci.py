@@ -16,7 +16,7 @@ ones, the share of the epochs after which they are released.
 
 Prints mean and standard error of the RMSE over the splits in the target's unit, and
 the mean difference to `Dense(relu)` split by split. Writes
-benchmarks/results/uci/SET.json and docs/images/uci.png. `keras-efficient-kan` takes
+benchmarks/results/uci/SET.json and docs/images/uci.png (of another --output, with its name). `keras-efficient-kan` takes
 part where it is installed.
 """
 
@@ -210,7 +210,7 @@ def main():
         print(report(name, results))
     # The picture in the documentation is of all sets.
     if not arguments.quick and not arguments.sets:
-        draw(sets, arguments.pictures / "uci.png")
+        draw(sets, arguments.pictures / f"{arguments.output.name}.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ itself, made by XLA; `vmap` of gradients is the kernel with one more axis of pro
 import functools
 import itertools
 import math
+import warnings
 
 import jax
 from jax import numpy as jnp
@@ -25,7 +26,8 @@ OLDEST_JAX = (0, 7)
 # A thread has a channel.
 CHANNELS = 128
 MOST_ROWS, LEAST_ROWS = 128, 32
-# So many programs keep a large GPU busy; smaller inputs are cut into shorter ones.
+# So many programs keep a large GPU busy. Tiles of smaller inputs get fewer rows, so
+# that there are more of them.
 ENOUGH_PROGRAMS = 512
 # Parameters and their sums are in registers, of which a thread has 255.
 MOST_PARAMETERS = 96
@@ -64,14 +66,19 @@ def can_compile():
 
     Old GPUs have no compiler, and what Pallas has for GPUs goes on to change: its
     Triton backend, which this is written for, is deprecated in JAX 0.11. Wherever it
-    fails, XLA does the work.
+    fails, there is a warning, and XLA does the work.
     """
     kernel = functools.partial(_value, lambda z, parameter: z + parameter[0])
     array = jax.ShapeDtypeStruct((LEAST_ROWS, CHANNELS), "float32")
     try:
         # Here the warning of the deprecation is an error, if warnings are errors.
         jax.jit(kernel).lower(array, array).compile()
-    except Exception:
+    except Exception as error:
+        warnings.warn(
+            "Sawtooth layers go without kernels of their own on this GPU, and are "
+            f"slower: {error}",
+            stacklevel=2,
+        )
         return False
     return True
 

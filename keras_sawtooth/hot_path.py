@@ -36,7 +36,7 @@ Blocks = namedtuple("Blocks", ["number", "size"])
 SAWTOOTH_BLOCKS = Blocks(4, 2**16)
 # Many more terms wait for their sums in the derivative of a ReLU network.
 RELU_NETWORK_BLOCKS = Blocks(16, 2**14)
-# The XLA of TensorFlow sums up to 32 rows element by element.
+# The XLA of TensorFlow writes sums over up to 32 rows out, one addition a row.
 SMALLEST_ROWS = 64 if keras.backend.backend() == "tensorflow" else 1
 # XLA computes a neuron anew for every sum that it is in. In deeper networks this
 # takes most of the time, and half as much of it if the batch is the fastest axis,
@@ -63,16 +63,11 @@ def relu_network(z, blocks, slopes, domain):
     if fits_one_kernel(z, slopes, *blocks):
         return in_one_kernel(function, values=True)(z, slopes, *blocks)
     if compiled_for_cpu() and depth > 1:
-        # A loop keeps XLA from writing the layers out once for every path through
-        # the network: at depth 5 and 50 units, a step takes a thousandth of the time.
-        looped = _relu_network_on(domain, loop)
-        deep = depth > LARGEST_UNROLLED_DEPTH
-        by_channels = deep and _is_known(z.shape) and _rows(z) >= SMALLEST_FAST_AXIS
-        number = number_of_blocks(RELU_NETWORK_BLOCKS, z.shape, by_channels)
-        if by_channels and number > 1:
+        axis, number, looped = cut_of_relu_network(z.shape, depth)
+        if axis == "channels":
             function = in_channel_blocks(function, number)
         else:
-            like = looped if deep or number == 1 else function
+            like = _relu_network_on(domain, loop) if looped else function
             function = in_row_blocks(function, like, number)
     return function(z, slopes, *blocks)
 
@@ -99,13 +94,27 @@ def _relu_network_on(domain, fold):
     return function
 
 
+def cut_of_relu_network(shape, depth):
+    """How a ReLU network is differentiated for an input of `shape`.
+
+    Returns:
+        Along which axis it is cut into blocks, `"rows"` or `"channels"`; into how
+        many; and whether the layers of the network are a loop, bool.
+    """
+    deep = depth > LARGEST_UNROLLED_DEPTH
+    if deep and _is_known(shape) and math.prod(shape[:-1]) >= SMALLEST_FAST_AXIS:
+        number = number_of_blocks(RELU_NETWORK_BLOCKS, shape, by_channels=True)
+        if number > 1:
+            return "channels", number, False
+    number = number_of_blocks(RELU_NETWORK_BLOCKS, shape, by_channels=False)
+    # A loop keeps XLA from writing the layers out once for every path through the
+    # network: at depth 5 and 50 units, a step takes a thousandth of the time.
+    return "rows", number, deep or number == 1
+
+
 def _is_known(shape):
     # Unknown are `None`, and the symbolic sizes of `jax.export`.
     return all(isinstance(size, int) for size in shape)
-
-
-def _rows(z):
-    return math.prod(z.shape[:-1])
 
 
 def number_of_blocks(blocks, shape, by_channels):

@@ -35,8 +35,8 @@ def functions(request):
     return (fast, plain), arguments
 
 
-def scalar(function):
-    weights = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
+def scalar(function, shape=SHAPE):
+    weights = np.random.default_rng(1).normal(size=shape).astype("float32")
     return lambda *arguments: (function(*arguments) * weights).sum()
 
 
@@ -79,6 +79,22 @@ DERIVATIVES = {
 def test_derivatives(functions, derivative):
     both, arguments = functions
     assert_same(jax.jit(DERIVATIVES[derivative](f))(*arguments) for f in both)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "shape, programs", [((2, 64, 256), gpu_kernels.ENOUGH_PROGRAMS), ((256, 128), 1)]
+)
+def test_several_tiles(kind, shape, programs, monkeypatch):
+    """Of channels, and of 128 rows."""
+    monkeypatch.setattr(gpu_kernels, "ENOUGH_PROGRAMS", programs)
+    arrays, *both = example(*kind, shape)
+    arguments = [jnp.asarray(a, "float32") for a in arrays]
+    assert gpu_kernels.fits(arguments[0], arguments[1:])
+    # Other functions, as JAX remembers what it has traced.
+    both = [lambda *a, f=f: f(*a) for f in both]
+    assert_same(f(*arguments) for f in both)
+    assert_same(gradient(scalar(f, shape))(*arguments) for f in both)
 
 
 @pytest.mark.parametrize("derivative", ["value", "gradient", "forward"])
@@ -137,7 +153,8 @@ def test_where_kernels_do_not_compile_xla_does_the_work(functions, monkeypatch):
     (fast, plain), arguments = functions
     gpu_kernels.can_compile.cache_clear()
     monkeypatch.setattr(gpu_kernels, "_call", fail)
-    assert not gpu_kernels.fits(arguments[0], arguments[1:])
+    with pytest.warns(UserWarning, match="no Triton"):
+        assert not gpu_kernels.fits(arguments[0], arguments[1:])
     assert_same(gradient(scalar(f))(*arguments) for f in (fast, plain))
 
 

@@ -282,6 +282,23 @@ def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
     assert hot_path.number_of_blocks(blocks, shape, by_channels) == 1
 
 
+@pytest.mark.parametrize(
+    "shape, depth, expected",
+    [
+        ((512, 1024), 3, ("rows", 16, False)),
+        ((8, 50), 3, ("rows", 1, True)),
+        ((512, 1024), 5, ("channels", 16, False)),
+        ((128, 1024), 5, ("rows", 2 if hot_path.SMALLEST_ROWS > 1 else 8, True)),
+        # No number of channels divides a prime; the rows can be cut.
+        ((1024, 251), 5, ("rows", 8, True)),
+        ((None, 1024), 5, ("rows", 1, True)),
+    ],
+)
+def test_cut_of_relu_networks(shape, depth, expected, monkeypatch):
+    monkeypatch.setattr(hot_path, "compiled_for_cpu", lambda: True)
+    assert hot_path.cut_of_relu_network(shape, depth) == expected
+
+
 def test_blocks_are_for_compiled_programs_on_cpus():
     seen = []
 
