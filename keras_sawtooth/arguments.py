@@ -25,11 +25,13 @@ def check_number(name, value, low, high=math.inf):
     if (
         isinstance(value, bool)
         or not isinstance(value, Real)
+        or not math.isfinite(value)
         or not low <= value < high
     ):
+        at_least = "" if low == -math.inf else f" of at least {low}"
         below = "" if high == math.inf else f" and below {high}"
         raise ValueError(
-            f"`{name}` must be a finite number of at least {low}{below}. "
+            f"`{name}` must be a finite number{at_least}{below}. "
             f"Received: {name}={value!r}"
         )
     return float(value)

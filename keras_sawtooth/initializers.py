@@ -1,5 +1,6 @@
 """Initialisers that Keras does not have."""
 
+import math
 import random
 
 import keras
@@ -15,9 +16,12 @@ class RandomSign(keras.initializers.Initializer):
     """Draws `+value` or `-value`, each with probability 1/2.
 
     Args:
-        value: float. The magnitude of every element.
+        value: finite float. The magnitude of every element.
         seed: int or `None`. Like the initialisers of Keras, one instance
             gives the same values at every call.
+
+    Raises:
+        ValueError: if `value` is no finite number.
 
     Example:
 
@@ -29,7 +33,7 @@ class RandomSign(keras.initializers.Initializer):
     def __init__(self, value=1.0, seed=None):
         if seed is not None:
             seed = check_integer("seed", seed, 0)
-        self.value = value
+        self.value = check_number("value", value, -math.inf)
         self.seed = seed
         # Python's generator, as in Keras: `keras.utils.set_random_seed` sets it.
         self._draw_seed = random.randint(1, 10**9) if seed is None else seed
@@ -73,7 +77,8 @@ class RandomPeaks(keras.initializers.Initializer):
     def __init__(self, peaks=(0.5, 0.85), stddev=0.3, seed=None):
         if seed is not None:
             seed = check_integer("seed", seed, 0)
-        self.peaks = [check_number("peaks", a, 1e-6, 1) for a in np.ravel(peaks)]
+        peaks = np.ravel(peaks).tolist()
+        self.peaks = [check_number("peaks", a, 1e-6, 1) for a in peaks]
         self.stddev = check_number("stddev", stddev, 0)
         self.seed = seed
         self._draw_seed = random.randint(1, 10**9) if seed is None else seed

@@ -5,6 +5,7 @@ import contextvars
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sawtooth import checked_store
@@ -39,6 +40,21 @@ def collect_followers():
         yield _followers.get()
     finally:
         _followers.reset(token)
+
+
+def _default(value, default):
+    return default if value is None else value
+
+
+def _spoil(variables):
+    """Let a function that goes on with variables of the other phase give NaN.
+
+    TensorFlow's functions hold the variables with which they were traced, and would
+    compute, and train, what is no part of the model any more.
+    """
+    if keras.backend.backend() == "tensorflow":
+        for variable in variables:
+            variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
@@ -154,26 +170,33 @@ class RegionConstraint(keras.layers.Layer):
         super().__init__(**kwargs)
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
         self.domain = check_interval("domain", domain)
+        low, high = np.array(self.domain, self._evaluated_dtype)
+        with np.errstate(all="ignore"):
+            if not np.isfinite(1 / (high - low)):
+                raise ValueError(
+                    f"`domain` is too narrow for {self._evaluated_dtype}: take other "
+                    f"units for the input. Received: domain={domain!r}"
+                )
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
         self.tail_mode = check_choice("tails", tails, ("free", "line"))
-        if not isinstance(constrained, bool):
+        if not isinstance(constrained, (bool, np.bool_)):
             raise ValueError(
                 "`constrained` must be a boolean. "
                 f"Received: constrained={constrained!r}"
             )
-        self.constrained = constrained
+        self.constrained = bool(constrained)
         self.margin = check_number("margin", margin, MIN_MARGIN, 0.5)
         self.relu_rate = check_number("relu_rate", relu_rate, 1e-6)
         get = keras.initializers.get
-        self.peak_initializer = get(peak_initializer or RandomPeaks())
-        low, high = self.domain
+        eighth = (self.domain[1] - self.domain[0]) / 8
+        self.peak_initializer = get(_default(peak_initializer, RandomPeaks()))
         self.amplitude_initializer = get(
-            amplitude_initializer or RandomSign((high - low) / 8)
+            _default(amplitude_initializer, RandomSign(eighth))
         )
         self.slope_initializer = get(
-            slope_initializer or keras.initializers.Constant(0.5)
+            _default(slope_initializer, keras.initializers.Constant(0.5))
         )
-        self.tail_initializer = get(tail_initializer or "zeros")
+        self.tail_initializer = get(_default(tail_initializer, "zeros"))
         get = keras.regularizers.get
         self.peak_regularizer = get(peak_regularizer)
         self.amplitude_regularizer = get(amplitude_regularizer)
@@ -318,8 +341,8 @@ class RegionConstraint(keras.layers.Layer):
         # Neurons shrink by about 4 from layer to layer, and the steps of Adam do not:
         # with biases in one unit, the first steps move the last neurons past all of
         # their breakpoints, and most pieces are gone.
-        unit = self.relu_rate * relu_network.neuron_size("bias", self.depth)
-        return self._evaluated(unit)
+        size = relu_network.neuron_size("bias", self.depth)
+        return self.relu_rate * self._evaluated(size)
 
     def variable_shapes(self, constrained):
         """Shapes of the variables in a phase.
@@ -391,12 +414,14 @@ class RegionConstraint(keras.layers.Layer):
             )
         if not self.constrained:
             raise ValueError(
-                f"Layer {self.name!r} was released before. A layer can be "
+                f"Layer {self.path!r} was released before. A layer can be "
                 "released once."
             )
+        constrained_variables = [v for v in self.weights if v is not self.slope]
         with self._unlocked():
             self._swap_variables()
         self.constrained = False
+        _spoil(constrained_variables)
 
     def _swap_variables(self):
         # The initialisers below may run later than this method: when a model is
@@ -431,39 +456,39 @@ class RegionConstraint(keras.layers.Layer):
             self.relu_tail_slopes = self._add_variable(
                 "relu_tail_slopes", initial_tails
             )
-            self._untrack_variable(tail_slopes)
-        for variable in (peak_logits, amplitude):
-            self._untrack_variable(variable)
-        self.peak_logits = self.amplitude = self.tail_slopes = None
+        self._forget(
+            [v for v in (peak_logits, amplitude, tail_slopes) if v is not None]
+        )
 
-    def _constrain(self, replaced=None):
-        """Take the variables of the constrained phase back, for other values.
+    def _constrain(self):
+        """Take variables of the constrained phase, for values from elsewhere.
 
-        The function is not kept: weights that were trained freely are no
-        composed triangles. Who calls this has values to assign.
-
-        Args:
-            replaced: list of the variables that `release` replaced: `peak_logits`,
-                `amplitude`, and `tail_slopes` where the layer has them. New variables
-                if `None`.
+        The function is not kept: weights that were trained freely are no composed
+        triangles.
         """
         relu_variables = [v for v in self.weights if v is not self.slope]
         with self._unlocked():
             # `slope` comes last in the constrained phase.
             self._untrack_variable(self.slope)
-            if replaced is None:
-                self._add_constrained_variables()
-            else:
-                for variable in replaced:
-                    self._track_again(variable)
-                    setattr(self, variable.name, variable)
+            self._add_constrained_variables()
             self._track_again(self.slope)
-            for variable in relu_variables:
-                self._untrack_variable(variable)
-            for field in relu_network.ReluBlocks._fields:
-                setattr(self, f"relu_{field}", None)
-            self.relu_tail_slopes = None
+            self._forget(relu_variables)
         self.constrained = True
+        _spoil(relu_variables)
+
+    def _take_back(self, variables):
+        """Undo a change of phase; `variables` are the weights from before it."""
+        with self._unlocked():
+            self._forget(self.weights)
+            for variable in variables:
+                self._track_again(variable)
+                setattr(self, variable.name, variable)
+        self.constrained = not self.constrained
+
+    def _forget(self, variables):
+        for variable in variables:
+            self._untrack_variable(variable)
+            setattr(self, variable.name, None)
 
     def _track_again(self, variable):
         # Keras sorts a frozen variable into another list, and forgets to unfreeze it.
@@ -482,8 +507,11 @@ class RegionConstraint(keras.layers.Layer):
 
     def _evaluated(self, value):
         """`value` as a tensor of the dtype in which the waves are evaluated."""
-        wide = self.compute_dtype == "float64"
-        return ops.cast(value, "float64" if wide else "float32")
+        return ops.cast(value, self._evaluated_dtype)
+
+    @property
+    def _evaluated_dtype(self):
+        return "float64" if self.compute_dtype == "float64" else "float32"
 
     def _check_phase(self, attribute, constrained):
         if not self.built:
@@ -493,10 +521,10 @@ class RegionConstraint(keras.layers.Layer):
         if self.constrained != constrained:
             # Not an AttributeError: torch modules replace its message.
             raise RuntimeError(
-                f"Layer {self.name!r} is constrained and has no `{attribute}` "
+                f"Layer {self.path!r} is constrained and has no `{attribute}` "
                 "before `release()`; it has `peaks` and `scales`."
                 if self.constrained
-                else f"Layer {self.name!r} was released and has no "
+                else f"Layer {self.path!r} was released and has no "
                 f"`{attribute}` any more; its weights are in `relu_blocks`, its "
                 "pieces in `keras_sawtooth.linear_regions(layer)`."
             )
@@ -507,7 +535,7 @@ class RegionConstraint(keras.layers.Layer):
         checked_store.write(store, {v.name: v for v in self.weights})
 
     def load_own_variables(self, store):
-        values = checked_store.read(store, self.name)
+        values = checked_store.read(store, self.path or self.name)
         if not self.built:
             if values:
                 raise ValueError(
@@ -517,37 +545,44 @@ class RegionConstraint(keras.layers.Layer):
                 )
             return
         found = {name: value.shape for name, value in values.items()}
-        expected = self.variable_shapes(self.constrained)
-        follows = self.constrained and found == self.variable_shapes(constrained=False)
-        if found != expected and not follows:
-            raise ValueError(self._mismatch(found, expected))
-        if follows:
-            self.release()
-            followers = _followers.get()
-            if followers is None:
-                warnings.warn(
-                    f"Layer {self.name!r} was constrained and is released now, as "
-                    "its weights in the file are. Call `compile` before its model "
-                    "trains or predicts again; `keras_sawtooth.load_weights` makes "
-                    "that unnecessary and loads the state of the optimiser, too.",
-                    stacklevel=2,
-                )
-            else:
-                followers.append(self)
+        if found != self.variable_shapes(self.constrained):
+            self._follow(found)
         for variable in self.weights:
             variable.assign(values[variable.name])
 
-    def _mismatch(self, found, expected):
+    def _follow(self, found):
+        """Change to the phase in which the variables have the shapes `found`."""
+        followers = _followers.get()
+        # Only who collects followers can take care of a model whose layers go back.
+        follows = self.constrained or followers is not None
+        if not follows or found != self.variable_shapes(not self.constrained):
+            raise ValueError(self._mismatch(found))
+        if self.constrained:
+            self.release()
+        else:
+            self._constrain()
+        if followers is not None:
+            followers.append(self)
+            return
+        warnings.warn(
+            f"Layer {self.path!r} was constrained and is released now, as its weights "
+            "in the file are. Call `compile` before its model trains or predicts "
+            "again; `keras_sawtooth.load_weights` makes that unnecessary and loads "
+            "the state of the optimiser, too.",
+            stacklevel=3,
+        )
+
+    def _mismatch(self, found):
         phase = "constrained" if self.constrained else "released"
         message = (
-            f"Layer {self.name!r} is {phase} and expects the variables {expected}, "
-            f"but the file holds {found}. "
+            f"Layer {self.path!r} is {phase} and expects the variables "
+            f"{self.variable_shapes(self.constrained)}, but the file holds {found}. "
         )
-        if not self.constrained and found == self.variable_shapes(constrained=True):
+        if found == self.variable_shapes(not self.constrained):
             return message + (
-                "These are the weights of a constrained layer, and a released one "
-                "cannot go back: load them into a model that was created with "
-                "`constrained=True`."
+                "These are the weights of a constrained layer. "
+                "`keras_sawtooth.load_weights(model, file)` takes the layer back to "
+                "that phase."
             )
         return message + (
             "It must be the file of a layer with the same number of channels, "

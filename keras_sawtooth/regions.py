@@ -164,19 +164,17 @@ def count_linear_regions(layer):
 
 
 def _region_constraint(layer):
-    if isinstance(layer, SawtoothDense):
-        layer = layer.region_constraint
-    if not isinstance(layer, RegionConstraint):
+    if not isinstance(layer, RegionConstraint | SawtoothDense):
         raise TypeError(
-            "`layer` must be a `RegionConstraint` or a `SawtoothDense`. "
-            f"Received: layer={layer!r}"
+            "`layer` must be a `RegionConstraint` or a `SawtoothDense`, such as one of "
+            f"`model.layers`. Received: layer={layer!r}"
         )
     if not layer.built:
         raise ValueError(
             f"Layer {layer.name!r} is not built yet and has no regions. Build "
             "it, or call it on data, first."
         )
-    return layer
+    return layer if isinstance(layer, RegionConstraint) else layer.region_constraint
 
 
 def _joined(parts, rounding):
@@ -233,7 +231,7 @@ def _parameters(layer):
     else:
         parameters = [_to_numpy(block) for block in layer.relu_blocks]
     if not all(np.isfinite(p).all() for p in (*parameters, _line_slopes(layer))):
-        raise ValueError(f"Layer {layer.name!r} has weights that are not finite.")
+        raise ValueError(f"Layer {layer.path!r} has weights that are not finite.")
     return parameters
 
 

@@ -23,7 +23,8 @@ def release(model):
     model is compiled, its optimiser is replaced by one for the new variables,
     which keeps the class, the step count, the learning rate and the state of all
     variables that stay; the compiled training, test and prediction functions are
-    made anew. Training goes on with `fit` as if nothing had happened.
+    made anew. Training goes on with `fit` as if nothing had happened. If you hold the
+    optimiser in a variable, take `model.optimizer` from now on.
 
     Args:
         model: a built `keras.Model`; of nested models, the outermost one that is
@@ -65,7 +66,7 @@ def release(model):
             raise ValueError(
                 f"Layer {layer.path or layer.name!r} of {model.name!r} is not "
                 "built yet, so there is nothing to release. Call the model on "
-                "data, or build it, first."
+                "data first: `model(x[:1])`."
             )
     change_phase(model, layers)
     return layers

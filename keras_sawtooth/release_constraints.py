@@ -20,23 +20,29 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     """Callback that releases the constrained layers inside `fit`.
 
     The constrained phase ends at the start of `epoch`, or once `monitor` has not
-    improved by `min_delta` for `patience` epochs: what would stop the training
-    with `keras.callbacks.EarlyStopping` starts its second phase here. After that
-    the callback does nothing, also in later `fit` calls.
+    improved by `min_delta` for `patience` epochs: when `keras.callbacks.EarlyStopping`
+    with these arguments would stop, the layers are released and the training goes on.
+    NaN is no improvement. After that the callback does nothing, also in later `fit`
+    calls.
 
     Every epoch's logs, and so the history, get the entry `constrained`: 1.0 in
     the constrained phase, 0.0 after it.
 
     Args:
         epoch: int or `None`. Epoch, counted from 0 as in Keras, at whose start
-            the layers are released. With an epoch nothing is monitored.
+            the layers are released: below the `epochs` of `fit`, which counts from 0
+            in every call without `initial_epoch`. With an epoch nothing is monitored.
         monitor: str. Quantity to be monitored, any entry of the logs. Defaults
             to `"loss"`, unless `epoch` is given.
-        patience: int. Number of epochs without improvement.
+        patience: int. Number of epochs without improvement, in one call of `fit`.
         min_delta: float. Smallest change that counts as an improvement, in the
             unit of `monitor`.
         mode: `"auto"`, `"min"` or `"max"`, as in `EarlyStopping`.
-        verbose: 0 or 1. 1 prints a line at the release.
+        verbose: 0 or 1. 1 prints a line at the release, or at the end of a training
+            without one.
+
+    Beside it, `model.load_weights` and `model.set_weights` of the model that trains
+    follow the phase of what they load, as `keras_sawtooth.load_weights` does.
 
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
@@ -72,6 +78,11 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         mode="auto",
         verbose=0,
     ):
+        if isinstance(epoch, str):
+            raise ValueError(
+                "`epoch` must be an integer; to wait for a plateau give "
+                f"`monitor={epoch!r}`. Received: epoch={epoch!r}"
+            )
         if epoch is not None:
             epoch = check_integer("epoch", epoch, 0)
             if monitor is not None:
@@ -144,6 +155,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     def on_train_end(self, logs=None):
         if self._missing:
             raise ValueError(self._missing)
+        if self.verbose > 0 and constrained_layers(self.model):
+            print("\nThe training has ended, and its layers are still constrained.")
 
     def _replay(self, late=False):
         """See again what a training that goes on from a backup has seen before."""

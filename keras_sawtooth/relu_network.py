@@ -6,7 +6,6 @@ has a network of its own.
 
 from collections import namedtuple
 
-import numpy as np
 from keras import ops
 
 from keras_sawtooth import sawtooth
@@ -40,19 +39,21 @@ def neuron_size(field, depth):
         depth: int. Number of hidden layers.
 
     Returns:
-        float, or for `kernel` and `bias` an array that broadcasts to them.
+        float, or for `kernel` and `bias` a tensor that broadcasts to them.
 
     Example:
 
-    >>> neuron_size("bias", depth=3).ravel()
-    array([0.25  , 0.0625])
+    >>> [float(size) for size in ops.ravel(neuron_size("bias", depth=3))]
+    [0.25, 0.0625]
     """
     if field == "output_kernel":
         return 0.25 ** (depth - 1)
     if field in ("input_kernel", "input_bias"):
         return 1.0
-    layers = np.arange(depth - 1) + (field == "bias")
-    return 0.25 ** layers.reshape(-1, *[1] * (2 if field == "bias" else 3))
+    first, axes = (1, 3) if field == "bias" else (0, 4)
+    sizes = [0.25 ** (first + i) for i in range(depth - 1)]
+    sizes = ops.convert_to_tensor(sizes, "float32")
+    return ops.reshape(sizes, (-1, *[1] * (axes - 1)))
 
 
 def relu_blocks(peaks, scales):

@@ -53,8 +53,8 @@ def replace_dense(
         The new model.
 
     Raises:
-        TypeError: if `model` is no `keras.Model`, or a part of it cannot be made from
-            its `get_config()`.
+        TypeError: if `model` is no `keras.Model`, `where` no function, or a part of
+            the model cannot be made from its `get_config()`.
         ValueError: if the model is not built, nothing is to be replaced, or a layer
             to be replaced is quantised, has LoRA enabled, has its channels first, or
             cannot be replaced by way of the configuration of what holds it.
@@ -71,7 +71,7 @@ def replace_dense(
     >>> [type(layer).__name__ for layer in replace_dense(model).layers]
     ['SawtoothDense', 'Dense']
     """
-    kinds = _check_arguments(model, kinds, {"depth": depth, **kwargs})
+    kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
     chosen, left = choose(model, kinds, where)
     rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
     result, copies = _copy(model, rewriter)
@@ -96,7 +96,7 @@ def replace_dense(
     return result
 
 
-def _check_arguments(model, kinds, arguments):
+def _check_arguments(model, kinds, where, arguments):
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`replace_dense` takes a `keras.Model`. Received: model={model!r}"
@@ -111,6 +111,11 @@ def _check_arguments(model, kinds, arguments):
         raise ValueError(
             f"`kinds` must be a tuple of some of {[kind.__name__ for kind in KINDS]}. "
             f"Received: kinds={kinds!r}"
+        )
+    if where is not None and not callable(where):
+        raise TypeError(
+            "`where` must be a function that takes a layer and returns a bool. "
+            f"Received: where={where!r}"
         )
     # Their errors quote the argument; behind `from_config` they would be wrapped.
     if keras.layers.Dense in kinds:

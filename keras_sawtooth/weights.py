@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.region_constraint import collect_followers
@@ -22,10 +23,10 @@ from keras_sawtooth.release import variable_scope
 def load_weights(model, filepath, skip_mismatch=False, **kwargs):
     """Load a weights file in whatever phase it is, whole or not at all.
 
-    Does what `model.load_weights` does, and more: constrained layers whose weights
-    in the file are released ones are released too, and the optimiser of a compiled
-    model is replaced by one for the new variables before its state is loaded. If
-    anything fails, the model is what it was before.
+    Does what `model.load_weights` does, and more: layers change to the phase that they
+    have in the file, and the optimiser of a compiled model is replaced by one for the
+    new variables before its state is loaded. If anything fails, the model is what it
+    was before.
 
     Args:
         model: a built `keras.Model`.
@@ -34,12 +35,14 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         **kwargs: further arguments of `keras.Model.load_weights`.
 
     Returns:
-        List of the `RegionConstraint` layers that were released to follow the file.
+        List of the `RegionConstraint` layers that changed their phase to follow the
+        file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, belongs to another model, holds the
-            constrained weights of a released layer, or NaN values.
+        TypeError: if `model` is no model.
+        ValueError: if the file is damaged, belongs to another model, or holds NaN
+            values.
 
     Example:
 
@@ -89,6 +92,9 @@ def _load_weights(model, filepath, kwargs):
         if optimizers:
             for trainer, _ in optimizers:
                 if trainer.optimizer is not None and not trainer.optimizer.built:
+                    if followers:
+                        # After a failure, the optimiser is for the variables of then.
+                        trainer.optimizer = copy_optimizer(trainer.optimizer)
                     trainer.optimizer.build(trainer.trainable_variables)
             load(model, filepath, **kwargs)
         refuse_nan(model.weights + _optimizer_variables(model))
@@ -97,7 +103,7 @@ def _load_weights(model, filepath, kwargs):
             trainer.optimizer = optimizer
         changed = [item[:2] for item in before if item[0].constrained != item[2]]
         for layer, variables in changed:
-            layer._constrain([v for v in variables if v is not layer.slope])
+            layer._take_back(variables)
         if changed:
             forget_variables(model)
         for variable, value in values:

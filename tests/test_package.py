@@ -64,6 +64,8 @@ BAD_ARGUMENTS = [
         [
             *[(0, 0), (1, -1), (0, NAN), (-INFINITY, 0), (0,), (0, 1, 2), 3],
             *[None, "ab", "12", (False, True), (-1e308, 1e308)],
+            # No numbers of float32 are between them.
+            *[(0, 1e-40), (1e8, 1e8 + 1)],
         ],
     ),
     ("scales", ["loose", None, 1, True]),
@@ -96,6 +98,7 @@ def test_numpy_numbers_are_numbers():
     config = layer.get_config()
     assert type(config["depth"]) is int and type(config["margin"]) is float
     assert config["domain"] == (0.0, 1.0)
+    assert ks.RegionConstraint(constrained=np.bool_(False)).constrained is False
     assert ks.ReleaseConstraints(epoch=np.int64(3)).epoch == 3
 
 
@@ -123,6 +126,16 @@ def test_bad_inputs(cls):
         layer(np.zeros((2, 4)))
 
 
-def test_random_sign_refuses_a_bad_seed():
-    with pytest.raises(ValueError, match="seed='a'"):
-        ks.RandomSign(seed="a")
+@pytest.mark.parametrize(
+    "arguments", [{"seed": "a"}, {"value": "a"}, {"value": NAN}, {"value": None}]
+)
+def test_bad_arguments_of_random_sign(arguments):
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        ks.RandomSign(**arguments)
+
+
+@pytest.mark.parametrize("name", ["peak", "amplitude", "slope", "tail"])
+def test_a_number_is_no_initializer(name):
+    with pytest.raises(ValueError, match="Could not interpret initializer"):
+        ks.RegionConstraint(**{f"{name}_initializer": 0})

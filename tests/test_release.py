@@ -378,6 +378,13 @@ def test_the_log_line(capsys):
     assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
 
 
+def test_a_training_without_a_release_says_so(capsys):
+    model = build()
+    model.compile("adam", "mse", run_eagerly=True)
+    fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=2, verbose=1)])
+    assert "still constrained" in capsys.readouterr().out
+
+
 def test_a_model_without_layers_to_release_is_refused_at_the_start():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     model.compile("adam", "mse", run_eagerly=True)
@@ -481,6 +488,7 @@ def test_vanishing_free_scales_do_not_explode_after_the_release(last):
         ({"epoch": -1}, "epoch=-1"),
         ({"epoch": 1.5}, "epoch=1.5"),
         ({"epoch": True}, "epoch=True"),
+        ({"epoch": "val_loss"}, "give `monitor='val_loss'`"),
         ({"epoch": 3, "monitor": "loss"}, "either `epoch` or `monitor`"),
         ({"monitor": 3}, "monitor=3"),
         ({"patience": -1}, "patience=-1"),

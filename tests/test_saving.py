@@ -147,18 +147,26 @@ def test_export(phase, tmp_path):
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", ["m.weights.h5", "m.weights.json", "m.keras"])
-def test_constrained_layers_follow_a_released_file(build, name, tmp_path):
-    source = trained(build, "released")
+@pytest.mark.parametrize(
+    "name, phase",
+    [
+        ("m.weights.h5", "released"),
+        ("m.weights.json", "released"),
+        ("m.keras", "released"),
+        ("m.weights.h5", "constrained"),
+    ],
+)
+def test_layers_follow_a_file_of_the_other_phase(build, name, phase, tmp_path):
+    source = trained(build, phase)
     if name == "m.keras":
         source.save(tmp_path / name)
     else:
         shards = {"max_shard_size": 1} if name.endswith("json") else {}
         source.save_weights(tmp_path / name, **shards)
-    model = trained(build, "constrained")
+    model = trained(build, *set(PHASES) - {phase})
     followers = ks.load_weights(model, tmp_path / name)
     assert len(followers) == len(phases(model))
-    assert set(phases(model)) == {"released"}
+    assert set(phases(model)) == {phase}
     assert_same_state(model, source)
     for twin in (model, source):
         continue_training(twin)
@@ -186,17 +194,61 @@ def test_the_optimiser_of_a_model_that_never_trained_follows_too(tmp_path):
     assert_same_state(model, source)
 
 
-@pytest.mark.parametrize("load", [keras.Model.load_weights, ks.load_weights])
-def test_a_constrained_file_is_refused_by_released_layers(load, tmp_path):
+def test_plain_load_weights_takes_no_layer_back(tmp_path):
     source = trained(plain, "constrained")
     source.save_weights(tmp_path / "m.weights.h5")
     model = trained(plain, "released")
-    before = state(model)
-    with pytest.raises(ValueError, match=r"weights of a constrained layer.*cannot go"):
-        load(model, tmp_path / "m.weights.h5")
-    if load is ks.load_weights:
-        assert_same_state(model, before, atol=0)
+    message = r"/region_constraint' is released .*`keras_sawtooth.load_weights\(model"
+    with pytest.raises(ValueError, match=message):
+        model.load_weights(tmp_path / "m.weights.h5")
     assert set(phases(model)) == {"released"}
+
+
+@each_phase
+@pytest.mark.parametrize("optimizer", ["with a state", "without", "none"])
+def test_a_load_that_fails_late_is_undone_in_both_directions(
+    phase, optimizer, tmp_path
+):
+    path = tmp_path / "m.weights.h5"
+    source = trained(plain, *set(PHASES) - {phase}, keep=optimizer != "none")
+    source.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        file["layers/dense/vars/0"][...] = np.nan
+    model = trained(plain, phase, keep=optimizer == "with a state")
+    if optimizer == "without":
+        compiled(model)
+    before, variables = state(model), model.weights
+    with pytest.raises(ValueError, match="NaN"):
+        ks.load_weights(model, path)
+    assert set(phases(model)) == {phase}
+    assert all(a is b for a, b in zip(model.weights, variables, strict=True))
+    assert_same_state(model, before, atol=0)
+    if BACKEND == "torch":
+        in_force = {id(v.value) for v in model.variables}
+        assert {id(p) for p in model.parameters()} <= in_force
+    if optimizer != "none":
+        continue_training(model)
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_a_model_that_does_not_know_of_a_release_computes_nothing_wrong():
+    """Functions from before hold the variables from before."""
+    model = plain()
+    model.compile("adam", "mse")
+    x, y = data()
+    model.fit(x, y, verbose=0)
+    model.predict(x, verbose=0)
+    for layer in model.layers:
+        if isinstance(layer, ks.SawtoothDense):
+            layer.release()
+    expected = to_numpy(model(x))
+    found = model.predict(x, verbose=0)
+    assert np.isnan(found).all() or np.abs(found - expected).max() < 1e-5
+    if BACKEND == "tensorflow":
+        assert np.isnan(model.fit(x, y, verbose=0).history["loss"]).all()
+    else:
+        with pytest.raises((ValueError, TypeError)):
+            model.fit(x, y, verbose=0)
 
 
 def test_a_file_of_mixed_phases(tmp_path):

@@ -185,6 +185,9 @@ def test_quantised():
         ks.replace_dense(model)
 
 
-def test_bad_argument():
+def test_bad_arguments():
+    model = small(layers.Dense(4, "relu"))
     with pytest.raises(ValueError, match="depth=0"):
-        ks.replace_dense(small(layers.Dense(4, "relu")), depth=0)
+        ks.replace_dense(model, depth=0)
+    with pytest.raises(TypeError, match="where='dense'"):
+        ks.replace_dense(model, where="dense")
