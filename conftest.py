@@ -12,13 +12,18 @@ from hypothesis import settings
 
 import keras_sawtooth as ks
 
-# Imported only by those who have KerasHub, or JAX.
+# Imported only by those who have KerasHub, and by the backend that they are for.
 if importlib.util.find_spec("keras_hub") is None:
     collect_ignore_glob = ["keras_sawtooth/hub/*"]
-if importlib.util.find_spec("jax") is None:
-    collect_ignore = [
-        f"keras_sawtooth/{m}.py" for m in ("gpu_kernels", "jax_gradients")
-    ]
+MODULES = {
+    "jax": ["jax", "gpu_kernels", "jax_gradients"],
+    "tensorflow": ["tensorflow"],
+    "torch": ["torch"],
+}
+del MODULES[keras.backend.backend()]
+collect_ignore = [
+    f"keras_sawtooth/backend/{m}.py" for names in MODULES.values() for m in names
+]
 
 # The fixtures below are the same for every example, and compiling takes long.
 settings.register_profile(

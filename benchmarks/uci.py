@@ -16,8 +16,8 @@ ones, the share of the epochs after which they are released.
 
 Prints mean and standard error of the RMSE over the splits in the target's unit, and
 the mean difference to `Dense(relu)` split by split. Writes
-benchmarks/results/uci/SET.json and docs/images/uci.png (of another --output, with its name). `keras-efficient-kan` takes
-part where it is installed.
+benchmarks/results/uci/SET.json and docs/images/uci.png, or in the place of "uci" the
+name of another --output. `keras-efficient-kan` takes part where it is installed.
 """
 
 import importlib.util

@@ -3,21 +3,9 @@
 import keras
 
 from keras_sawtooth.arguments import check_choice
+from keras_sawtooth.variable_shapes import variable_shapes
 
-# Number of axes of every variable, the last of which are the channels. The free
-# scales have one axis more than the tied ones, and the same name.
-REGION_CONSTRAINT_RANKS = {
-    "peak_logits": 2,
-    "amplitude": {"tied": 1, "free": 2},
-    "tail_slopes": 2,
-    "slope": 1,
-    "relu_input_kernel": 2,
-    "relu_input_bias": 2,
-    "relu_kernel": 4,
-    "relu_bias": 3,
-    "relu_output_kernel": 2,
-    "relu_tail_slopes": 2,
-}
+# Number of axes, the last of which are the channels.
 DENSE_RANKS = {"kernel": 2, "bias": 1, "lora_kernel_b": 2}
 
 
@@ -67,8 +55,9 @@ def layout_map(
             f"mesh. Received: axis={axis!r}"
         )
     ranks = {f"({dense})/{name}": rank for name, rank in DENSE_RANKS.items()}
-    ranks |= REGION_CONSTRAINT_RANKS
-    ranks["amplitude"] = ranks["amplitude"][scales]
+    for constrained in (True, False):
+        shapes = variable_shapes(constrained, depth=2, channels=1, scales=scales)
+        ranks |= {name: len(shape) for name, shape in shapes.items()}
     layouts = keras.distribution.LayoutMap(device_mesh)
     for path, rank in ranks.items():
         # With both anchors, as older versions of Keras search for the pattern.

@@ -1,6 +1,26 @@
-"""Models whose layers Keras can see being called: Sequential and functional ones."""
+"""What Keras' layers and models are made of.
+
+Layers that end in their activation, and models whose layers Keras can see being called:
+Sequential and functional ones.
+"""
 
 import keras
+
+# Layers that apply their `activation` to their result, and nothing after it.
+ENDS_IN_ACTIVATION = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
 
 
 def is_graph(layer):

@@ -1,8 +1,6 @@
 """`RegionConstraint`: one learnable sawtooth function for every channel."""
 
 import contextlib
-import contextvars
-import warnings
 
 import keras
 import numpy as np
@@ -10,6 +8,7 @@ from keras import ops
 
 from keras_sawtooth import checked_store
 from keras_sawtooth import hot_path
+from keras_sawtooth import phase_files
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.arguments import check_choice
@@ -18,28 +17,14 @@ from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
+from keras_sawtooth.variable_shapes import relu_shapes
+from keras_sawtooth.variable_shapes import variable_shapes
 
 # At depth 24 the average piece is as narrow as the spacing of float32 numbers
 # on the domain; deeper layers would cost time and add nothing.
 MAX_DEPTH = 24
 # With less, peaks would round to 0 or 1 in float32.
 MIN_MARGIN = 1e-6
-
-# Layers that changed their phase to follow a file, where someone collects them.
-_followers = contextvars.ContextVar("followers", default=None)
-
-
-@contextlib.contextmanager
-def collect_followers():
-    """The layers that follow a weights file into its phase meanwhile, as a list.
-
-    Without a collector, every such layer gives a warning.
-    """
-    token = _followers.set([])
-    try:
-        yield _followers.get()
-    finally:
-        _followers.reset(token)
 
 
 def _default(value, default):
@@ -330,7 +315,8 @@ class RegionConstraint(keras.layers.Layer):
         for field in relu_network.ReluBlocks._fields:
             variable = getattr(self, f"relu_{field}")
             if variable is None:
-                variable = ops.zeros(self._relu_shapes()[f"relu_{field}"])
+                shapes = relu_shapes(self.depth, self.input_spec.axes[-1])
+                variable = ops.zeros(shapes[f"relu_{field}"])
             blocks[field] = self._evaluated(variable) * self._relu_unit(field)
         return relu_network.ReluBlocks(**blocks)
 
@@ -345,43 +331,11 @@ class RegionConstraint(keras.layers.Layer):
         return self.relu_rate * self._evaluated(size)
 
     def variable_shapes(self, constrained):
-        """Shapes of the variables in a phase.
-
-        Args:
-            constrained: bool. The phase.
-
-        Returns:
-            Dict of names and shapes, in the order of `weights`.
-        """
+        """Shapes of the variables in a phase, see `variable_shapes.variable_shapes`."""
         channels = self.input_spec.axes[-1]
-        if constrained:
-            tied = self.scale_mode == "tied"
-            shapes = {
-                "peak_logits": (self.depth + 1, channels),
-                "amplitude": (channels,) if tied else (self.depth, channels),
-                "tail_slopes": (2, channels),
-                "slope": (channels,),
-            }
-        else:
-            shapes = {
-                "slope": (channels,),
-                **self._relu_shapes(),
-                "relu_tail_slopes": (2, channels),
-            }
-        if self.tail_mode == "line":
-            shapes = {k: v for k, v in shapes.items() if "tail" not in k}
-        # Keras has no variables without elements, as depth 1 would need.
-        return {name: shape for name, shape in shapes.items() if shape[0] > 0}
-
-    def _relu_shapes(self):
-        channels = self.input_spec.axes[-1]
-        return {
-            "relu_input_kernel": (4, channels),
-            "relu_input_bias": (4, channels),
-            "relu_kernel": (self.depth - 1, 4, 4, channels),
-            "relu_bias": (self.depth - 1, 4, channels),
-            "relu_output_kernel": (4, channels),
-        }
+        return variable_shapes(
+            constrained, self.depth, channels, self.scale_mode, self.tail_mode
+        )
 
     def release(self):
         """Turn the layer into the same function with free ReLU weights.
@@ -535,59 +489,7 @@ class RegionConstraint(keras.layers.Layer):
         checked_store.write(store, {v.name: v for v in self.weights})
 
     def load_own_variables(self, store):
-        values = checked_store.read(store, self.path or self.name)
-        if not self.built:
-            if values:
-                raise ValueError(
-                    f"Layer {self.name!r} is not built yet and cannot take the "
-                    f"variables {sorted(values)} of the file. Build its model, or "
-                    "call it on data, first."
-                )
-            return
-        found = {name: value.shape for name, value in values.items()}
-        if found != self.variable_shapes(self.constrained):
-            self._follow(found)
-        for variable in self.weights:
-            variable.assign(values[variable.name])
-
-    def _follow(self, found):
-        """Change to the phase in which the variables have the shapes `found`."""
-        followers = _followers.get()
-        # Only who collects followers can take care of a model whose layers go back.
-        follows = self.constrained or followers is not None
-        if not follows or found != self.variable_shapes(not self.constrained):
-            raise ValueError(self._mismatch(found))
-        if self.constrained:
-            self.release()
-        else:
-            self._constrain()
-        if followers is not None:
-            followers.append(self)
-            return
-        warnings.warn(
-            f"Layer {self.path!r} was constrained and is released now, as its weights "
-            "in the file are. Call `compile` before its model trains or predicts "
-            "again; `keras_sawtooth.load_weights` makes that unnecessary and loads "
-            "the state of the optimiser, too.",
-            stacklevel=3,
-        )
-
-    def _mismatch(self, found):
-        phase = "constrained" if self.constrained else "released"
-        message = (
-            f"Layer {self.path!r} is {phase} and expects the variables "
-            f"{self.variable_shapes(self.constrained)}, but the file holds {found}. "
-        )
-        if found == self.variable_shapes(not self.constrained):
-            return message + (
-                "These are the weights of a constrained layer. "
-                "`keras_sawtooth.load_weights(model, file)` takes the layer back to "
-                "that phase."
-            )
-        return message + (
-            "It must be the file of a layer with the same number of channels, "
-            "`depth`, `scales` and `tails`."
-        )
+        phase_files.load(self, store)
 
     def quantize(self, mode=None, type_check=True, config=None):
         # Keras turns this error into a warning and goes on.

@@ -6,15 +6,14 @@ import numpy as np
 from keras import ops
 
 from keras_sawtooth.arguments import check_interval
+from keras_sawtooth.pieces import NARROWEST
+from keras_sawtooth.pieces import SMALLEST_BEND
+from keras_sawtooth.pieces import constrained_pieces
+from keras_sawtooth.pieces import free_jumps
+from keras_sawtooth.pieces import relu_pieces
+from keras_sawtooth.pieces import tied_scales
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-
-# Pieces of a released function narrower than this share of the domain come
-# from the rounding of its float32 weights: where a tooth touches zero, a ReLU
-# may cut off its tip. float32 inputs hardly tell the two ends apart.
-NARROWEST = 16 * np.finfo(np.float32).eps
-# Relative to the slopes they are between: smaller bends are float64 rounding.
-SMALLEST_BEND = 1e-9
 
 
 class LinearRegions(NamedTuple):
@@ -110,11 +109,11 @@ def linear_regions(layer, channel=0, interval=None):
         if not layer.constrained:
             # Just released, the network is zero outside, up to the rounding of weights.
             rounding = NARROWEST * (high - low) * (abs(slope) + abs(line))
-            u, slopes, intercepts = _relu_pieces(
+            u, slopes, intercepts = relu_pieces(
                 *parameters, ends, 0 if inside else rounding
             )
         elif inside:
-            u, slopes, intercepts = _constrained_pieces(*parameters)
+            u, slopes, intercepts = constrained_pieces(*parameters)
         else:
             # The waves are zero here.
             u, slopes, intercepts = np.array(ends), np.zeros(1), np.zeros(1)
@@ -157,7 +156,7 @@ def count_linear_regions(layer):
         return 1 + (1 << np.arange(layer.depth)) @ jumps
     return np.array(
         [
-            len(_relu_pieces(*(p[..., channel] for p in parameters))[1])
+            len(relu_pieces(*(p[..., channel] for p in parameters))[1])
             for channel in range(layer.slope.shape[0])
         ]
     )
@@ -221,12 +220,12 @@ def _parameters(layer):
         peaks = _to_numpy(layer.peaks)
         scales = _to_numpy(layer.amplitude.value)
         if layer.scale_mode == "tied":
-            scales = _tied_scales(scales, peaks)
+            scales = tied_scales(scales, peaks)
             # What the later waves leave of a jump, without the cancellation.
             rest = np.cumprod([np.ones_like(scales[0]), *(1 - peaks[:1:-1])], axis=0)
             jumps = scales * rest[::-1]
         else:
-            jumps = _free_jumps(peaks, scales)
+            jumps = free_jumps(peaks, scales)
         parameters = [peaks[:-1], scales, jumps]
     else:
         parameters = [_to_numpy(block) for block in layer.relu_blocks]
@@ -244,7 +243,7 @@ def _line_slopes(layer):
         # In float64 the outermost pieces go on without a bend.
         peaks = _to_numpy(layer.peaks)
         first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
-        scales = _tied_scales(first, peaks)
+        scales = tied_scales(first, peaks)
         low, high = layer.domain
         rise = (scales / np.cumprod(peaks[:-1], axis=0)).sum(axis=0) / (high - low)
         fall = rise * peaks[0] / (1 - peaks[0])
@@ -252,93 +251,3 @@ def _line_slopes(layer):
     else:
         left, right = _to_numpy(layer.relu_tail_slopes.value) * layer.relu_rate
     return np.stack([slope, slope - left, slope + right])
-
-
-def _tied_scales(amplitude, peaks):
-    ratios = (1 - peaks[1:-1]) * peaks[2:]
-    return amplitude * np.cumprod([np.ones_like(amplitude), *ratios], axis=0)
-
-
-def _free_jumps(peaks, scales):
-    """Jump of the slope at the peaks of every wave, up to a positive factor.
-
-    At a peak of wave j the slope jumps by `-s_j J`, and every later wave has a
-    zero there with a jump of the other sign.
-    """
-    jumps = scales.copy()
-    tail = np.zeros_like(scales[0])
-    for j in range(len(scales) - 2, -1, -1):
-        tail = scales[j + 1] + tail
-        jumps[j] -= tail / (1 - peaks[j + 1])
-        tail = tail / peaks[j + 1]
-    return jumps
-
-
-def _constrained_pieces(peaks, scales, jumps):
-    """Breakpoints, slopes and intercepts on `[0, 1]` by bisection."""
-    lengths, rising = np.ones(1), np.ones(1, bool)
-    slopes = np.zeros(1)
-    bends = np.zeros(0, bool)
-    for peak, scale, jump in zip(peaks, scales, jumps, strict=True):
-        # A wave runs from 0 to 1 or back on every piece; the next triangle cuts
-        # the piece where the wave passes the peak, and first rises, then falls.
-        cut = np.where(rising, peak, 1 - peak)
-        lengths = np.stack([lengths * cut, lengths * (1 - cut)], axis=1).ravel()
-        rising = np.arange(len(lengths)) % 2 == 0
-        slopes = np.repeat(slopes, 2) + scale * np.where(rising, 1, -1) / lengths
-        bends, old = np.full(len(lengths) - 1, jump != 0), bends
-        bends[1::2] = old
-    u = np.concatenate([[0.0], np.cumsum(lengths)[:-1], [1.0]])
-    values = np.concatenate([[0.0], np.cumsum(slopes * lengths)[:-1]])
-    intercepts = values - slopes * u[:-1]
-    first = np.concatenate([[True], bends])
-    return np.append(u[:-1][first], 1.0), slopes[first], intercepts[first]
-
-
-def _relu_pieces(
-    input_kernel, input_bias, kernel, bias, output_kernel, ends=(0.0, 1.0), rounding=0.0
-):
-    """Breakpoints, slopes and intercepts between two points by exact traversal."""
-    u = np.array(ends)
-    # The neurons on every piece, as lines: `(4, pieces)`.
-    slopes, intercepts = input_kernel[:, None], input_bias[:, None]
-    u, slopes, intercepts = _relu(u, slopes, intercepts)
-    for weights, offset in zip(kernel, bias, strict=True):
-        slopes = weights @ slopes
-        intercepts = weights @ intercepts + offset[:, None]
-        u, slopes, intercepts = _relu(u, slopes, intercepts)
-    return _merge(u, output_kernel @ slopes, output_kernel @ intercepts, rounding)
-
-
-def _relu(u, slopes, intercepts):
-    """Cut the pieces where a neuron changes sign, and apply the ReLU."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        zeros = -intercepts / slopes
-    inside = (zeros > u[:-1]) & (zeros < u[1:])
-    cuts = np.unique(zeros[inside])
-    piece = np.searchsorted(u, cuts) - 1
-    u = np.insert(u, piece + 1, cuts)
-    slopes = np.insert(slopes, piece, slopes[:, piece], axis=1)
-    intercepts = np.insert(intercepts, piece, intercepts[:, piece], axis=1)
-    middle = (u[:-1] + u[1:]) / 2
-    active = slopes * middle + intercepts > 0
-    return u, slopes * active, intercepts * active
-
-
-def _merge(u, slopes, intercepts, rounding):
-    """Drop pieces that are too narrow, and breakpoints without a bend."""
-    widths = np.diff(u)
-    # Far from the domain, positions are rounded more coarsely.
-    distances = np.minimum(np.abs(u[:-1]), np.abs(u[1:]))
-    wide = widths > NARROWEST * np.maximum(1, distances)
-    wide |= widths == widths.max()
-    left, right = u[:-1][wide], u[1:][wide]
-    slopes, intercepts = slopes[wide], intercepts[wide]
-    tolerance = max(rounding, SMALLEST_BEND * np.abs(slopes).max())
-    bends = np.append(True, np.abs(np.diff(slopes)) > tolerance)
-    # Neighbours meet where their lines cross: within the gap, up to rounding.
-    ends = np.append(right[:-1][bends[1:]], u[-1])
-    left, slopes, intercepts = left[bends], slopes[bends], intercepts[bends]
-    crossings = np.diff(intercepts) / -np.diff(slopes)
-    inner = np.clip(crossings, ends[:-1], left[1:])
-    return np.concatenate([u[:1], inner, u[-1:]]), slopes, intercepts

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import keras
 from keras import layers
 
+from keras_sawtooth.graphs import ENDS_IN_ACTIVATION
 from keras_sawtooth.graphs import check_classes
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.layer_state import copy_state
@@ -16,21 +17,6 @@ from keras_sawtooth.release import trainers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_network import standard_network
 
-# Layers that apply their `activation` to their result, and nothing after it.
-ENDS_IN_ACTIVATION = (
-    layers.Conv1D,
-    layers.Conv1DTranspose,
-    layers.Conv2D,
-    layers.Conv2DTranspose,
-    layers.Conv3D,
-    layers.Conv3DTranspose,
-    layers.Dense,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.EinsumDense,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-)
 # What these do to a layer ends before its nonlinearity, or acts on every step alike.
 WRAPPERS = (layers.TimeDistributed, layers.SpectralNormalization)
 

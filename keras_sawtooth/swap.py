@@ -4,11 +4,11 @@ import warnings
 
 import keras
 
+from keras_sawtooth.graphs import ENDS_IN_ACTIVATION
 from keras_sawtooth.graphs import check_classes
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-from keras_sawtooth.swap_choice import KINDS
 from keras_sawtooth.swap_choice import choose
 from keras_sawtooth.swap_rewriter import Rewriter
 from keras_sawtooth.swap_table import table
@@ -107,10 +107,10 @@ def _check_arguments(model, kinds, where, arguments):
             "`keras.Input` first, or call the model on data once."
         )
     kinds = kinds if isinstance(kinds, list | tuple) else (kinds,)
-    if not kinds or not all(kind in KINDS for kind in kinds):
+    if not kinds or not all(kind in ENDS_IN_ACTIVATION for kind in kinds):
+        names = [kind.__name__ for kind in ENDS_IN_ACTIVATION]
         raise ValueError(
-            f"`kinds` must be a tuple of some of {[kind.__name__ for kind in KINDS]}. "
-            f"Received: kinds={kinds!r}"
+            f"`kinds` must be a tuple of some of {names}. Received: kinds={kinds!r}"
         )
     if where is not None and not callable(where):
         raise TypeError(

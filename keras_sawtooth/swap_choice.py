@@ -7,21 +7,6 @@ import numpy as np
 
 from keras_sawtooth.release import flatten_layers
 
-KINDS = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-
 # Nonlinear activations that act on every channel by itself. Those whose range is a
 # promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
 # end in probabilities, gates and rates.

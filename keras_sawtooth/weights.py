@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import start_averages
+from keras_sawtooth.phase_files import collect_followers
 from keras_sawtooth.region_constraint import RegionConstraint
-from keras_sawtooth.region_constraint import collect_followers
 from keras_sawtooth.release import change_phase
 from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.release import forget_variables

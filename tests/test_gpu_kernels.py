@@ -12,7 +12,7 @@ from jax import numpy as jnp
 from test_hot_path import example
 
 import keras_sawtooth as ks
-from keras_sawtooth import gpu_kernels
+from keras_sawtooth.backend import gpu_kernels
 
 pytestmark = pytest.mark.skipif(
     jax.__version_info__ < gpu_kernels.OLDEST_JAX, reason="kernels for later JAX"

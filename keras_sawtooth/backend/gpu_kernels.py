@@ -19,7 +19,7 @@ import warnings
 import jax
 from jax import numpy as jnp
 
-from keras_sawtooth import jax_gradients
+from keras_sawtooth.backend import jax_gradients
 
 # Before, what is used here had other names.
 OLDEST_JAX = (0, 7)

@@ -1,0 +1,17 @@
+"""What is written for one backend: the derivatives that `hot_path.py` chooses from.
+
+Every backend has a module with
+
+* `triangle(w, peak)`: `sawtooth.triangle` with one sum for the gradient of a peak;
+* `compiled_for_cpu()`: whether XLA compiles for a CPU here and now;
+* `fits_one_kernel(z, *parameters)`: whether `in_one_kernel(function, values)` can
+  take them, here and now;
+* `once`: a decorator of functions that make functions;
+
+and where these say that they are of use
+
+* `in_row_blocks(function, like, number)`: `function`, which is differentiated as
+  `like`, block by block of the batch;
+* `in_channel_blocks(function, number)`: the same, block by block of the channels;
+* `loop(layer, hidden, *weights)`: the layers of a network as a loop.
+"""

@@ -1,0 +1,89 @@
+"""Variables of a `RegionConstraint` from a weights file, of this or the other phase."""
+
+import contextlib
+import contextvars
+import warnings
+
+from keras_sawtooth import checked_store
+
+# Layers that changed their phase to follow a file, where someone collects them.
+_followers = contextvars.ContextVar("followers", default=None)
+
+
+@contextlib.contextmanager
+def collect_followers():
+    """The layers that follow a weights file into its phase meanwhile, as a list.
+
+    Without a collector, every such layer gives a warning.
+    """
+    token = _followers.set([])
+    try:
+        yield _followers.get()
+    finally:
+        _followers.reset(token)
+
+
+def load(layer, store):
+    """Load the variables of a `RegionConstraint`, and follow their phase.
+
+    Constrained layers follow a released file. Released ones go back only within
+    `collect_followers`.
+
+    Raises:
+        ValueError: if the file is damaged or of another layer.
+    """
+    values = checked_store.read(store, layer.path or layer.name)
+    if not layer.built:
+        if values:
+            raise ValueError(
+                f"Layer {layer.name!r} is not built yet and cannot take the "
+                f"variables {sorted(values)} of the file. Build its model, or "
+                "call it on data, first."
+            )
+        return
+    found = {name: value.shape for name, value in values.items()}
+    if found != layer.variable_shapes(layer.constrained):
+        _follow(layer, found)
+    for variable in layer.weights:
+        variable.assign(values[variable.name])
+
+
+def _follow(layer, found):
+    """Change to the phase in which the variables have the shapes `found`."""
+    followers = _followers.get()
+    # Only who collects followers can take care of a model whose layers go back.
+    follows = layer.constrained or followers is not None
+    if not follows or found != layer.variable_shapes(not layer.constrained):
+        raise ValueError(_mismatch(layer, found))
+    if layer.constrained:
+        layer.release()
+    else:
+        layer._constrain()
+    if followers is not None:
+        followers.append(layer)
+        return
+    warnings.warn(
+        f"Layer {layer.path!r} was constrained and is released now, as its weights "
+        "in the file are. Call `compile` before its model trains or predicts "
+        "again; `keras_sawtooth.load_weights` makes that unnecessary and loads "
+        "the state of the optimiser, too.",
+        stacklevel=4,
+    )
+
+
+def _mismatch(layer, found):
+    phase = "constrained" if layer.constrained else "released"
+    message = (
+        f"Layer {layer.path!r} is {phase} and expects the variables "
+        f"{layer.variable_shapes(layer.constrained)}, but the file holds {found}. "
+    )
+    if found == layer.variable_shapes(not layer.constrained):
+        return message + (
+            "These are the weights of a constrained layer. "
+            "`keras_sawtooth.load_weights(model, file)` takes the layer back to "
+            "that phase."
+        )
+    return message + (
+        "It must be the file of a layer with the same number of channels, "
+        "`depth`, `scales` and `tails`."
+    )
