@@ -69,6 +69,26 @@ def test_benchmark(name, printed, data_dir):
     assert printed in run(f"benchmarks/{name}.py", *arguments)
 
 
+def test_tables_that_had_no_part_in_the_choices(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    assert "ishigami: 1000 rows, 3 features" in run(
+        "benchmarks/make_tables.py", tmp_path
+    )
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import make_tables
+    import tabular
+
+    found = {path.name: tabular.load(path) for path in tmp_path.iterdir()}
+    assert len(found) == 6
+    for table in found.values():
+        assert np.std(table.x, axis=0).min() > 0 and np.std(table.y) > 0
+        assert len(table.test_rows) == 20
+        assert {len(set(rows)) for rows in table.test_rows} == {len(table.y) // 10}
+    # Gramacy, Surrogates (2020): an unpainted wing.
+    wing = 174, 252, 7.52, 0, 33.98, 0.672, 0.12, 3.795, 2004, 0
+    assert make_tables.wing_weight(*wing) == pytest.approx(233.90840542)
+
+
 @pytest.mark.long
 def test_speed_benchmark(tmp_path):
     backend = keras.backend.backend()
