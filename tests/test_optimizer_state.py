@@ -483,9 +483,9 @@ def test_a_release_leaves_a_released_layer_of_the_same_name_alone(constrained):
         ]
 
     before = slots()
+    assert all(np.any(a) for a in before[:3])
     ks.release(model)
     for a, b in zip(slots(), before, strict=True):
-        assert np.any(a)
         np.testing.assert_array_equal(a, b)
 
 
