@@ -5,7 +5,7 @@ import tempfile
 import keras
 from keras import layers
 
-from keras_sawtooth.release import flatten_layers
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 

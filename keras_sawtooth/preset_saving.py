@@ -9,6 +9,7 @@ import uuid
 
 import keras
 
+from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
@@ -18,7 +19,6 @@ from keras_sawtooth.preset_files import load
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_size import leaving_no_trace
-from keras_sawtooth.release import trainers
 
 # Kept when a preset is replaced.
 README = "README.md"

@@ -5,10 +5,12 @@ from contextlib import nullcontext
 import keras
 from keras import ops
 
+from keras_sawtooth.nested_layers import constrained_layers
+from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
-from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.relu_network import ReluBlocks
 from keras_sawtooth.relu_network import neuron_size
 
@@ -96,15 +98,6 @@ def change_phase(model, layers):
         renew(model, trained, replaced)
 
 
-def trainers(model):
-    """All compiled models inside a model, itself included."""
-    return [
-        layer
-        for layer in flatten_layers(model)
-        if isinstance(layer, keras.Model) and layer.compiled
-    ]
-
-
 def trained_variables(model):
     """Pairs (compiled model, list of its trainable variables)."""
     return [(trainer, trainer.trainable_variables) for trainer in trainers(model)]
@@ -163,20 +156,6 @@ def variable_scope(model):
     """Where new variables join those of the model: on TensorFlow, its strategy."""
     strategy = getattr(model, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
-
-
-def constrained_layers(model):
-    """All constrained `RegionConstraint` layers inside a model or layer."""
-    return [
-        layer
-        for layer in flatten_layers(model)
-        if isinstance(layer, RegionConstraint) and layer.constrained
-    ]
-
-
-def flatten_layers(model):
-    # Keras has no public way to walk nested layers of every kind.
-    return model._flatten_layers()
 
 
 def _has_state(model):

@@ -8,10 +8,9 @@ from keras import ops
 from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
+from keras_sawtooth.nested_layers import constrained_layers
+from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.region_constraint import RegionConstraint
-from keras_sawtooth.release import constrained_layers
-from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.release import release
 from keras_sawtooth.weights import follow_phases
 
@@ -209,9 +208,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         if self._checked or not self.model.built:
             return
         self._checked = True
-        if not any(
-            isinstance(layer, RegionConstraint) for layer in flatten_layers(self.model)
-        ):
+        if not region_layers(self.model):
             raise ValueError(
                 f"`ReleaseConstraints` found no layer to release in "
                 f"{self.model.name!r}: it holds no `SawtoothDense` or "

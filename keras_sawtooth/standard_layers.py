@@ -11,9 +11,10 @@ from keras_sawtooth.graphs import check_classes
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.layer_state import copy_state
 from keras_sawtooth.layer_state import layer_pairs
+from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.nested_layers import region_layers
+from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.region_constraint import RegionConstraint
-from keras_sawtooth.release import flatten_layers
-from keras_sawtooth.release import trainers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_network import standard_network
 
@@ -74,7 +75,7 @@ def to_standard_layers(model):
         # Functional models also hold operations, such as `ops.sin` of a tensor.
         if not isinstance(layer, layers.Layer):
             return type(layer).from_config(layer.get_config())
-        if not _region_constraints(layer):
+        if not region_layers(layer):
             copy = type(layer).from_config(layer.get_config())
             copied.append((layer, copy))
             return copy
@@ -134,7 +135,7 @@ def to_standard_layers(model):
             replaced.append((layer, linear))
         return linear, stages
 
-    converted = [x.name for x in flatten_layers(model) if _region_constraints(x)]
+    converted = [x.name for x in flatten_layers(model) if region_layers(x)]
     with _uncompiled(model), _mask_errors(converted):
         result = clone_graph(model)
     if not result.built:
@@ -161,7 +162,7 @@ def _check(model):
             f"{model.name!r} is not built, so it has no weights to copy. Put a "
             "`keras.Input` first, or call the model on data once."
         )
-    for region in _region_constraints(model):
+    for region in region_layers(model):
         if not region.built:
             # Keras builds the `activation` of a layer when that is called on data.
             raise ValueError(
@@ -170,12 +171,8 @@ def _check(model):
             )
 
 
-def _region_constraints(layer):
-    return [x for x in flatten_layers(layer) if isinstance(x, RegionConstraint)]
-
-
 def _hidden(layer):
-    held = ", ".join(repr(x.name) for x in _region_constraints(layer))
+    held = ", ".join(repr(x.name) for x in region_layers(layer))
     return (
         f"Layer {layer.name!r} ({type(layer).__name__}) holds the sawtooth layers "
         f"{held} and calls them in code of its own, which Keras cannot see. Use them "

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 
-from keras_sawtooth.release import flatten_layers
+from keras_sawtooth.nested_layers import flatten_layers
 
 # Nonlinear activations that act on every channel by itself. Those whose range is a
 # promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they

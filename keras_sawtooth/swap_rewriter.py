@@ -5,8 +5,8 @@ import inspect
 
 import keras
 
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.region_constraint import RegionConstraint
-from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 REGION_ARGUMENTS = set(inspect.signature(RegionConstraint.__init__).parameters) - {

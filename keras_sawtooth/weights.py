@@ -7,16 +7,15 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sawtooth.nested_layers import region_layers
+from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.phase_files import collect_followers
-from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.release import change_phase
-from keras_sawtooth.release import flatten_layers
 from keras_sawtooth.release import forget_variables
 from keras_sawtooth.release import renew
 from keras_sawtooth.release import trained_variables
-from keras_sawtooth.release import trainers
 from keras_sawtooth.release import variable_scope
 
 
@@ -68,7 +67,7 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
 
 def _load_weights(model, filepath, kwargs):
-    layers = _region_layers(model)
+    layers = _built_region_layers(model)
     before = [(layer, layer.weights, layer.constrained) for layer in layers]
     trained = trained_variables(model)
     optimizers = [(trainer, trainer.optimizer) for trainer in trainers(model)]
@@ -161,19 +160,15 @@ def follow_phases(model):
     model.set_weights = types.MethodType(set_weights, model)
 
 
-def _region_layers(model):
-    return [
-        layer
-        for layer in flatten_layers(model)
-        if isinstance(layer, RegionConstraint) and layer.built
-    ]
+def _built_region_layers(model):
+    return [layer for layer in region_layers(model) if layer.built]
 
 
 def _layers_of_other_phase(model, weights):
     """Layers to be changed so that the list fits; none if it fits in no way."""
     owners = {
         id(variable): layer
-        for layer in _region_layers(model)
+        for layer in _built_region_layers(model)
         for variable in layer.weights
     }
     shapes = [np.shape(value) for value in weights]

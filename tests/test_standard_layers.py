@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -355,6 +356,19 @@ def test_mask_of_a_nested_model():
         hidden = inner(layers.Masking()(inputs))
     model = keras.Model(inputs, layers.GlobalAveragePooling1D()(hidden))
     with pytest.raises(ValueError, match=r"mask reaches .*'in"):
+        ks.to_standard_layers(model)
+
+
+class Warns(layers.Layer):
+    def call(self, x):
+        warnings.warn("of another layer", stacklevel=2)
+        return x
+
+
+def test_warnings_of_other_layers_are_passed_on():
+    with pytest.warns(UserWarning, match="of another layer"):
+        model = keras.Sequential([keras.Input((3,)), Warns(), ks.SawtoothDense(4)])
+    with pytest.warns(UserWarning, match="of another layer"):
         ks.to_standard_layers(model)
 
 

@@ -9,8 +9,8 @@ from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import checked
 from keras_sawtooth.hub.files import complete
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import refusing
-from keras_sawtooth.release import flatten_layers
 
 
 class SawtoothTask(keras_hub.models.Task):

@@ -1,0 +1,29 @@
+"""Layers at any depth of nesting."""
+
+import keras
+
+from keras_sawtooth.region_constraint import RegionConstraint
+
+
+def flatten_layers(model):
+    # Keras has no public way to walk nested layers of every kind.
+    return model._flatten_layers()
+
+
+def region_layers(model):
+    """All `RegionConstraint` layers inside a model or layer, itself included."""
+    return [x for x in flatten_layers(model) if isinstance(x, RegionConstraint)]
+
+
+def constrained_layers(model):
+    """Those of them that are constrained."""
+    return [layer for layer in region_layers(model) if layer.constrained]
+
+
+def trainers(model):
+    """All compiled models inside a model, itself included."""
+    return [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, keras.Model) and layer.compiled
+    ]
