@@ -1,5 +1,6 @@
 """Release the constrained layers of a model by hand."""
 
+import math
 from contextlib import nullcontext
 
 import keras
@@ -10,12 +11,15 @@ from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
+from keras_sawtooth.optimizer_state import second_moment_decay
 from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.relu_network import ReluBlocks
 from keras_sawtooth.relu_network import neuron_size
 
 # How much more sensitive a function is to its ReLU weights than to its peaks.
 SENSITIVITY = 16
+# In so many steps, second moments that are too large for deeper layers have decayed.
+PROTECTED_STEPS = 500
 
 
 def release(model):
@@ -166,10 +170,11 @@ def _velocities(optimizer, trained, layer, replaced):
     """Second moments for the new variables of a layer, from the replaced ones.
 
     The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
-    those of peaks, stored as they are `relu_rate` times that, and shrink with the
-    neurons from layer to layer. So the largest second moment of the channel gives a
-    safe start: one that is too large shortens the steps until it has decayed. That
-    takes thousands of steps at a `beta_2` of 0.999, so it must not be far too large.
+    those of peaks, and stored as they are `relu_rate` times that. So the largest second
+    moment of the channel gives a safe start: if it is too large, steps are short until
+    it has decayed. It is too large for deeper layers, whose gradients shrink with their
+    neurons. That protects their pieces, which the first steps could cut off, but with
+    a `beta_2` of 0.999 it would last for thousands of steps.
     """
     gone = [v for v in replaced if v is not layer.slope]
     known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
@@ -177,16 +182,18 @@ def _velocities(optimizer, trained, layer, replaced):
     if not known:
         return []
     largest = ops.max(ops.concatenate(known), axis=0)
-    factor = SENSITIVITY * layer.relu_rate
+    factor = (SENSITIVITY * layer.relu_rate) ** 2
+    largest = largest / factor if layer.constrained else largest * factor
+    excess = math.exp((1 - second_moment_decay(optimizer)) * PROTECTED_STEPS)
     velocities = []
     for variable in layer.weights:
         if variable is layer.slope:
             continue
+        estimate = largest
         field = variable.name.removeprefix("relu_")
-        ratio = 1 / factor if layer.constrained else factor
         if field in ReluBlocks._fields:
-            ratio = ratio * neuron_size(field, layer.depth)
-        estimate = largest * ops.cast(ratio**2, largest.dtype)
+            share = ops.minimum(1.0, excess * neuron_size(field, layer.depth) ** 2)
+            estimate = estimate * ops.cast(share, largest.dtype)
         estimate = ops.broadcast_to(estimate, variable.shape)
         velocities.append((variable, ops.copy(estimate)))
     return velocities
