@@ -1,6 +1,5 @@
 """Release the constrained layers of a model by hand."""
 
-import math
 from contextlib import nullcontext
 
 import keras
@@ -184,7 +183,7 @@ def _velocities(optimizer, trained, layer, replaced):
     largest = ops.max(ops.concatenate(known), axis=0)
     factor = (SENSITIVITY * layer.relu_rate) ** 2
     largest = largest / factor if layer.constrained else largest * factor
-    excess = math.exp((1 - second_moment_decay(optimizer)) * PROTECTED_STEPS)
+    decay = (1 - second_moment_decay(optimizer)) * PROTECTED_STEPS
     velocities = []
     for variable in layer.weights:
         if variable is layer.slope:
@@ -192,7 +191,9 @@ def _velocities(optimizer, trained, layer, replaced):
         estimate = largest
         field = variable.name.removeprefix("relu_")
         if field in ReluBlocks._fields:
-            share = ops.minimum(1.0, excess * neuron_size(field, layer.depth) ** 2)
+            # In logarithms: `exp(decay)` may be more than float32 holds.
+            size = ops.log(neuron_size(field, layer.depth))
+            share = ops.exp(ops.minimum(0.0, decay + 2 * size))
             estimate = estimate * ops.cast(share, largest.dtype)
         estimate = ops.broadcast_to(estimate, variable.shape)
         velocities.append((variable, ops.copy(estimate)))

@@ -22,7 +22,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     improved by `min_delta` for `patience` epochs: when `keras.callbacks.EarlyStopping`
     with these arguments would stop, the layers are released and the training goes on.
     NaN is no improvement. After that the callback does nothing, also in later `fit`
-    calls.
+    calls. From its first `fit` on, `model.load_weights` and `model.set_weights` follow
+    the phase of what they load, as `keras_sawtooth.load_weights` does.
 
     Every epoch's logs, and so the history, get the entry `constrained`: 1.0 in
     the constrained phase, 0.0 after it.
@@ -39,9 +40,6 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         mode: `"auto"`, `"min"` or `"max"`, as in `EarlyStopping`.
         verbose: 0 or 1. 1 prints a line at the release, or at the end of a training
             without one.
-
-    Beside it, `model.load_weights` and `model.set_weights` of the model that trains
-    follow the phase of what they load, as `keras_sawtooth.load_weights` does.
 
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
