@@ -2,6 +2,7 @@
 
 from importlib import metadata
 
+import keras
 import numpy as np
 
 import keras_sawtooth as ks
@@ -15,5 +16,15 @@ layer = ks.SawtoothDense(4)
 assert layer(np.zeros((2, 3))).shape == (2, 4)
 assert list(ks.count_linear_regions(layer)) == [8] * 4
 assert len(ks.presets) == 8, ks.presets
+for name in ks.presets:
+    ks.from_preset(name)
 assert abs(ks.from_preset("sawtooth_square")(np.ones((1, 1)))[0, 0] - 1) < 1e-4
-print(f"keras-sawtooth {ks.__version__} works from its wheel; requires {required}")
+model = keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(1)])
+model.compile("adam", "mse")
+callbacks = [ks.ReleaseConstraints(epoch=1)]
+model.fit(np.ones((4, 3)), np.ones(4), epochs=2, callbacks=callbacks, verbose=0)
+assert not layer.constrained
+print(
+    f"keras-sawtooth {ks.__version__} works from its wheel with Keras "
+    f"{keras.__version__}; requires {required}"
+)

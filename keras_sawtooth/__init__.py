@@ -17,6 +17,7 @@ from keras_sawtooth.release_constraints import ReleaseConstraints
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_layers import to_standard_layers
 from keras_sawtooth.swap import replace_dense
+from keras_sawtooth.version import __version__ as __version__
 from keras_sawtooth.weights import load_weights
 
 __all__ = [
@@ -39,8 +40,6 @@ __all__ = [
     "save_to_preset",
     "to_standard_layers",
 ]
-
-__version__ = "0.1.0"
 
 # What is known of the built-in presets, by name: plain data.
 presets = built_in_presets()

@@ -1,26 +1,6 @@
-"""What Keras' layers and models are made of.
-
-Layers that end in their activation, and models whose layers Keras can see being called:
-Sequential and functional ones.
-"""
+"""Sequential and functional models, whose clones must compute the same."""
 
 import keras
-
-# Layers that apply their `activation` to their result, and nothing after it.
-ENDS_IN_ACTIVATION = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
 
 
 def is_graph(layer):
@@ -28,7 +8,7 @@ def is_graph(layer):
     return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
 
-def check_classes(model, result):
+def check_same_call(model, result):
     """Refuse a clone that would compute something else than the model does.
 
     Args:
@@ -48,4 +28,4 @@ def check_classes(model, result):
     copies = {layer.name: layer for layer in result.layers}
     for layer in model.layers:
         if is_graph(layer) and layer.name in copies:
-            check_classes(layer, copies[layer.name])
+            check_same_call(layer, copies[layer.name])

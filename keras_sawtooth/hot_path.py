@@ -72,12 +72,14 @@ def relu_network(z, blocks, slopes, domain):
         if axis == "channels":
             function = backend.in_channel_blocks(function, number)
         else:
-            like = _relu_network_on(domain, backend.loop) if looped else function
-            function = backend.in_row_blocks(function, like, number)
+            differentiated = (
+                _relu_network_on(domain, backend.loop) if looped else function
+            )
+            function = backend.in_row_blocks(function, differentiated, number)
     return function(z, slopes, *blocks)
 
 
-@backend.once
+@backend.cached_on_jax
 def _sawtooth_on(domain):
     def function(z, *parameters):
         return plain_sawtooth.sawtooth(z, *parameters, domain, backend.triangle)
@@ -85,7 +87,7 @@ def _sawtooth_on(domain):
     return function
 
 
-@backend.once
+@backend.cached_on_jax
 def _relu_network_on(domain, fold):
     def function(z, slopes, *blocks):
         blocks = plain_relu_network.ReluBlocks(*blocks)

@@ -16,11 +16,11 @@ def region_layers(model):
 
 
 def constrained_layers(model):
-    """Those of them that are constrained."""
+    """All constrained `RegionConstraint` layers inside a model or layer."""
     return [layer for layer in region_layers(model) if layer.constrained]
 
 
-def trainers(model):
+def compiled_models(model):
     """All compiled models inside a model, itself included."""
     return [
         layer

@@ -6,7 +6,7 @@ import sys
 
 import keras
 
-from keras_sawtooth.preset_eager import check_eager
+from keras_sawtooth.preset_allocation import check_allocation
 
 # Levels of brackets. Keras needs several frames of the stack for each.
 MAX_LEVELS = 100
@@ -51,7 +51,14 @@ FUNCTION_MODULES = (
     "keras.regularizers",
 )
 # Values that Keras writes like objects.
-VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__")
+VALUES = (
+    "__bytes__",
+    "__ellipsis__",
+    "__keras_tensor__",
+    "__numpy__",
+    "__slice__",
+    "__tensor__",
+)
 NUMBER = re.compile(r"bool|u?int\d+|b?float\d+(_e\d+m\d+\w*)?|complex\d+")
 
 
@@ -84,7 +91,7 @@ def check_config(config, custom_objects=None):
             if "class_name" in value or "registered_name" in value:
                 _check_object(value, objects)
             _check_entries(value)
-            check_eager(value)
+            check_allocation(value)
     return objects
 
 
@@ -129,7 +136,7 @@ def _check_object(value, objects):
     name, registered = names
     if name == "__lambda__":
         raise ValueError("Its config holds Python code, a lambda, which is not run.")
-    if name in VALUES or name == "__slice__":
+    if name in VALUES:
         return _check_value(name, value.get("config"))
     if name == "function":
         name, registered = value.get("config"), value.get("config")

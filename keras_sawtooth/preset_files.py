@@ -38,7 +38,7 @@ def load(directory, root, label, custom_objects=None):
             does not fit its weights.
     """
     config, objects = check(directory, root, label, custom_objects)
-    with refusing(label):
+    with errors_naming(label):
         return _build(config, directory / WEIGHTS, objects)
 
 
@@ -55,7 +55,7 @@ def check(directory, root, label, custom_objects=None):
     Returns:
         Pair of the config, a dict, and a dict of the registered objects in it.
     """
-    with refusing(label):
+    with errors_naming(label):
         check_files(directory, root)
         read_json(directory / METADATA)
         config = without_compilation(read_json(directory / CONFIG))
@@ -65,7 +65,7 @@ def check(directory, root, label, custom_objects=None):
 
 
 @contextlib.contextmanager
-def refusing(label):
+def errors_naming(label):
     """Errors say which preset cannot be loaded."""
     try:
         yield
@@ -76,7 +76,7 @@ def refusing(label):
 
 
 def check_files(directory, root, files=FILES):
-    """Refuse a preset whose files are missing, no files, or elsewhere."""
+    """Refuse a preset with a file that is missing, no file, or outside of `root`."""
     for name in files:
         path = pathlib.Path(directory, name)
         if path.is_symlink() and os.path.samefile(directory, root):

@@ -66,15 +66,14 @@ def locate(handle, optional=()):
             "Handles of hubs start with 'hf://' or 'kaggle://'. "
             f"Received: handle={handle!r}"
         )
-    built_in = isinstance(handle, str) and re.fullmatch(r"sawtooth_\w+", name)
-    if built_in and (BUILT_IN / name).is_dir():
+    known = built_in_presets()
+    if isinstance(handle, str) and name in known:
         return BUILT_IN / name, BUILT_IN / name
     directory = pathlib.Path(name)
     if not directory.is_dir():
-        known = sorted(path.parent.name for path in BUILT_IN.glob("*/metadata.json"))
         raise FileNotFoundError(
             f"There is no directory {name!r}, and no built-in preset of that name. "
-            f"Built-in presets: {', '.join(known) or 'none'}."
+            f"Built-in presets: {', '.join(known)}."
         )
     return directory, directory
 

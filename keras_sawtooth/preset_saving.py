@@ -9,7 +9,7 @@ import uuid
 
 import keras
 
-from keras_sawtooth.nested_layers import trainers
+from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
@@ -19,6 +19,7 @@ from keras_sawtooth.preset_files import load
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_size import leaving_no_trace
+from keras_sawtooth.version import __version__
 
 # Kept when a preset is replaced.
 README = "README.md"
@@ -76,8 +77,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
             "`keras.Input` first, or call the model on data once."
         )
     metadata = _check_metadata(metadata)
-    target = pathlib.Path(os.path.abspath(check_target(directory, overwrite)))
-    with written_whole(target) as draft:
+    with written_whole(check_target(directory, overwrite)) as draft:
         _write(model, draft, metadata)
         # Here, because scopes of custom objects hold in this thread only.
         objects = check_config(read_json(draft / CONFIG))
@@ -85,7 +85,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
         leaving_no_trace(load, draft, draft, label, objects)
 
 
-def check_target(directory, overwrite, files=FILES):
+def check_target(directory, overwrite):
     """Refuse a directory whose files a preset would destroy."""
     if not isinstance(directory, str | os.PathLike) or "://" in str(directory):
         raise ValueError(
@@ -99,7 +99,7 @@ def check_target(directory, overwrite, files=FILES):
             f"Received: directory={str(directory)!r}"
         )
     found = sorted(os.listdir(path)) if path.exists() else []
-    others = sorted({*found} - {*files, README})
+    others = sorted({*found} - {*FILES, README})
     if found and not overwrite:
         raise FileExistsError(
             f"The directory holds {found} already. Choose another one, or replace a "
@@ -120,6 +120,7 @@ def written_whole(target):
     A new directory appears at once. One that exists stays itself, as it may be a mount
     point, or where a process works: files are moved into it, see `_move_files`.
     """
+    target = pathlib.Path(os.path.abspath(target))
     exists = target.exists()
     place = target if exists else target.parent
     place.mkdir(parents=True, exist_ok=True)
@@ -174,14 +175,11 @@ def _write(model, draft, metadata):
         shutil.rmtree(assets)
     config = json.loads((draft / CONFIG).read_text())
     (draft / CONFIG).write_text(json.dumps(without_compilation(config)))
-    optimizers = [trainer.optimizer for trainer in trainers(model)]
+    optimizers = [trainer.optimizer for trainer in compiled_models(model)]
     if any(optimizer is not None for optimizer in optimizers):
         # Keras writes the state of optimisers with the weights.
         (draft / WEIGHTS).unlink()
         keras.saving.save_weights(model, draft / WEIGHTS, objects_to_skip=optimizers)
-    # Not at import time: `keras_sawtooth` imports this module.
-    from keras_sawtooth import __version__
-
     written = json.loads((draft / METADATA).read_text())
     written["keras_sawtooth_version"] = __version__
     written["parameter_count"] = model.count_params()

@@ -31,7 +31,7 @@ def _default(value, default):
     return default if value is None else value
 
 
-def _spoil(variables):
+def _invalidate(variables):
     """Let a function that goes on with variables of the other phase give NaN.
 
     TensorFlow's functions hold the variables with which they were traced, and would
@@ -375,7 +375,7 @@ class RegionConstraint(keras.layers.Layer):
         with self._unlocked():
             self._swap_variables()
         self.constrained = False
-        _spoil(constrained_variables)
+        _invalidate(constrained_variables)
 
     def _swap_variables(self):
         # The initialisers below may run later than this method: when a model is
@@ -428,7 +428,7 @@ class RegionConstraint(keras.layers.Layer):
             self._track_again(self.slope)
             self._forget(relu_variables)
         self.constrained = True
-        _spoil(relu_variables)
+        _invalidate(relu_variables)
 
     def _take_back(self, variables):
         """Undo a change of phase; `variables` are the weights from before it."""

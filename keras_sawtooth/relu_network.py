@@ -29,13 +29,12 @@ and `bias` is `(depth - 1, 4, channels)`.
 
 
 def neuron_size(field, depth):
-    """About the size of the neurons that the weights of a field multiply.
+    """Typical size of the neurons that a weight acts on: `4 ** -i` in hidden layer i.
 
-    Or, of the biases, are added to. Neurons of hidden layer i are of the size
-    `4 ** -i`.
+    A bias acts on those of its own layer, a weight of a product on those it multiplies.
 
     Args:
-        field: str. Of `ReluBlocks`.
+        field: str. Field of `ReluBlocks`.
         depth: int. Number of hidden layers.
 
     Returns:
@@ -154,7 +153,7 @@ def _neuron_sizes(scales):
     return size
 
 
-def layer(hidden, kernel, bias):
+def hidden_layer(hidden, kernel, bias):
     """The four neurons of a layer, from those of the layer before."""
     return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
 
@@ -193,7 +192,7 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
     hidden = tuple(
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
     )
-    hidden = fold(layer, hidden, blocks.kernel, blocks.bias)
+    hidden = fold(hidden_layer, hidden, blocks.kernel, blocks.bias)
     line = sawtooth.bent_line(z, slopes, domain)
     return line + _dot(blocks.output_kernel, hidden)
 

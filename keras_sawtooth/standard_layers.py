@@ -6,17 +6,17 @@ from contextlib import contextmanager
 import keras
 from keras import layers
 
-from keras_sawtooth.graphs import ENDS_IN_ACTIVATION
-from keras_sawtooth.graphs import check_classes
+from keras_sawtooth.graphs import check_same_call
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.layer_state import copy_state
 from keras_sawtooth.layer_state import layer_pairs
+from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_network import standard_network
+from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
 
 # What these do to a layer ends before its nonlinearity, or acts on every step alike.
 WRAPPERS = (layers.TimeDistributed, layers.SpectralNormalization)
@@ -85,7 +85,7 @@ def to_standard_layers(model):
 
     def clone_graph(model):
         copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-        check_classes(model, copy)
+        check_same_call(model, copy)
         return copy
 
     def as_model(layer):
@@ -210,7 +210,7 @@ def _wrap(wrapper, layer):
 @contextmanager
 def _uncompiled(model):
     """Keras compiles the clone of a compiled model, which needs its losses' code."""
-    compiled = trainers(model)
+    compiled = compiled_models(model)
     for trainer in compiled:
         trainer.compiled = False
     try:

@@ -4,11 +4,11 @@ import warnings
 
 import keras
 
-from keras_sawtooth.graphs import ENDS_IN_ACTIVATION
-from keras_sawtooth.graphs import check_classes
+from keras_sawtooth.graphs import check_same_call
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
 from keras_sawtooth.swap_choice import choose
 from keras_sawtooth.swap_rewriter import Rewriter
 from keras_sawtooth.swap_table import table
@@ -140,7 +140,7 @@ def _copy(model, rewriter):
         copy = keras.models.clone_model(
             model, _inputs(model), clone_function=clone, recursive=True
         )
-        check_classes(model, copy)
+        check_same_call(model, copy)
         return copy, copies
     copy = clone(model)
     if not copy.built:

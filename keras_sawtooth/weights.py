@@ -7,16 +7,16 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.nested_layers import trainers
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import start_averages
+from keras_sawtooth.phase_change import change_phase
+from keras_sawtooth.phase_change import forget_variables
+from keras_sawtooth.phase_change import renew
+from keras_sawtooth.phase_change import trainable_by_model
+from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.phase_files import collect_followers
-from keras_sawtooth.release import change_phase
-from keras_sawtooth.release import forget_variables
-from keras_sawtooth.release import renew
-from keras_sawtooth.release import trained_variables
-from keras_sawtooth.release import variable_scope
 
 
 def load_weights(model, filepath, skip_mismatch=False, **kwargs):
@@ -69,8 +69,8 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 def _load_weights(model, filepath, kwargs):
     layers = _built_region_layers(model)
     before = [(layer, layer.weights, layer.constrained) for layer in layers]
-    trained = trained_variables(model)
-    optimizers = [(trainer, trainer.optimizer) for trainer in trainers(model)]
+    trained = trainable_by_model(model)
+    optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
     values = _values(model.variables + _optimizer_variables(model))
     # The method of the class: `follow_phases` puts this function into its place.
     load = type(model).load_weights
@@ -92,7 +92,7 @@ def _load_weights(model, filepath, kwargs):
             for trainer, _ in optimizers:
                 if trainer.optimizer is not None and not trainer.optimizer.built:
                     if followers:
-                        # After a failure, the optimiser is for the variables of then.
+                        # After a failure, it is still for the old variables.
                         trainer.optimizer = copy_optimizer(trainer.optimizer)
                     trainer.optimizer.build(trainer.trainable_variables)
             load(model, filepath, **kwargs)
@@ -143,7 +143,7 @@ def set_weights(model, weights):
             stacklevel=2,
         )
     type(model).set_weights(model, weights)
-    for trainer in trainers(model) if layers else ():
+    for trainer in compiled_models(model) if layers else ():
         if trainer.optimizer is not None:
             changed = [v for layer in layers for v in layer.trainable_variables]
             start_averages(trainer.optimizer, changed, trainer.trainable_variables)
@@ -198,7 +198,7 @@ def _values(variables):
 
 
 def _optimizer_variables(model):
-    optimizers = [trainer.optimizer for trainer in trainers(model)]
+    optimizers = [trainer.optimizer for trainer in compiled_models(model)]
     return [v for o in optimizers if o is not None for v in o.variables]
 
 

@@ -60,23 +60,26 @@ EXPECTED = {
 
 
 def code_by_heading(page):
-    """The Python blocks of a page, by the headings of the third level."""
-    code, heading, inside = {}, None, False
+    """The Python blocks of a page, by pairs (heading, heading of the third level)."""
+    code, heading, inside = {}, ("", ""), False
     for line in page.read_text().splitlines():
         if line.startswith("```"):
             inside = line == "```python"
         elif inside:
             code[heading] = code.get(heading, "") + line + "\n"
-        elif line.startswith("#"):
-            heading = line.lstrip("#").strip()
+        elif line.startswith("### "):
+            heading = (heading[0], line[4:])
+        elif line.startswith(("# ", "## ")):
+            heading = (line.split(" ", 1)[1], "")
     return code
 
 
 def export_and_run(model, file_format, x):
     """Outputs of the exported model at `x`: the code of the page, run here."""
-    code, heading = code_by_heading(PAGE), FORMATS[file_format]
-    if keras.backend.backend() == "torch" and f"{heading} from PyTorch" in code:
-        heading += " from PyTorch"
+    code, heading = code_by_heading(PAGE), ("Export", FORMATS[file_format])
+    of_torch = ("Export", f"{FORMATS[file_format]} from PyTorch")
+    if keras.backend.backend() == "torch" and of_torch in code:
+        heading = of_torch
     names = {"keras": keras, "model": model, "x": x}
     exec(compile(code[heading], f"{PAGE.name}, {heading}", "exec"), names)
     return names["outputs"]

@@ -6,6 +6,7 @@ from backend import to_numpy
 from keras import layers
 
 import keras_sawtooth as ks
+from keras_sawtooth.nested_layers import region_layers
 
 PHASES = ["constrained", "released"]
 
@@ -97,6 +98,5 @@ def assert_same_state(a, b, atol=1e-6):
 def phases(model):
     return [
         "constrained" if layer.constrained else "released"
-        for layer in model._flatten_layers()
-        if isinstance(layer, ks.RegionConstraint)
+        for layer in region_layers(model)
     ]

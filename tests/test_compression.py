@@ -131,7 +131,10 @@ def test_lora_through_the_release():
     kernel = to_numpy(inside.layers[1]._kernel.value)
     continue_training(inside, 4, callbacks=[ks.ReleaseConstraints(epoch=2)])
     continue_training(between, 2)
+    x, _ = data()
+    before = to_numpy(between(x))
     ks.release(between)
+    np.testing.assert_allclose(to_numpy(between(x)), before, atol=1e-5)
     continue_training(between, 2)
     assert set(phases(inside)) == {"released"}
     assert_same_state(inside, between)

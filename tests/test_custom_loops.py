@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from exports import code_by_heading
 
 import keras_sawtooth as ks
 
@@ -19,22 +20,7 @@ NAME = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[
 ]
 
 
-def code_by_heading():
-    """The Python blocks of the page, by pairs (heading, heading below it)."""
-    code, heading, inside = {}, ("", ""), False
-    for line in PAGE.read_text().splitlines():
-        if line.startswith("```"):
-            inside = line == "```python"
-        elif inside:
-            code[heading] = code.get(heading, "") + line + "\n"
-        elif line.startswith("### "):
-            heading = (heading[0], line[4:])
-        elif line.startswith(("# ", "## ")):
-            heading = (line.split(" ", 1)[1], "")
-    return code
-
-
-CODE = code_by_heading()
+CODE = code_by_heading(PAGE)
 LOOPS = [below for heading, below in CODE if heading == LOOP and NAME in below]
 
 

@@ -64,7 +64,7 @@ def test_the_page_has_this_table():
 def test_code_of_the_page_for_stock_layers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"ks": ks, "model": build("constrained")}
-    exec(code_by_heading(PAGE)["Keras' own layers"], names)
+    exec(code_by_heading(PAGE)["Keras' own layers", ""], names)
     x = np.random.default_rng(0).normal(size=(10, 4, 4, 2)).astype("float32")
     wanted, found = to_numpy(names["model"](x)), to_numpy(names["standard"](x))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)

@@ -25,6 +25,7 @@ from models import state
 from models import trained
 
 import keras_sawtooth as ks
+from keras_sawtooth.variable_shapes import variable_shapes
 
 pytestmark = pytest.mark.workflow("hostile files")
 each_phase = pytest.mark.parametrize("phase", PHASES)
@@ -90,11 +91,7 @@ GROUPS = [
     "layers/sawtooth_dense/region_constraint/vars",
     "layers/sawtooth_dense_1/region_constraint/vars",
 ]
-RELU = ["input_kernel", "input_bias", "kernel", "bias", "output_kernel"]
-NAMES = {
-    "constrained": ["peak_logits", "amplitude", "slope"],
-    "released": ["slope", *(f"relu_{name}" for name in RELU)],
-}
+NAMES = {p: list(variable_shapes(p == "constrained", 3, 1)) for p in PHASES}
 CASES = [
     (phase, group, name)
     for phase in PHASES
@@ -126,7 +123,7 @@ WRONG = {
     "infinite": (lambda v: np.where(v == v.max(), -np.inf, v), "NaN or infinite"),
     "text": (lambda v: "kernel", "cannot be read as numbers"),
     "complex": (lambda v: v.astype("complex64"), "cannot be read as numbers"),
-    "integers": (lambda v: v.astype("int32"), "checksum"),
+    "integers": (lambda v: (v + 1).astype("int32"), "checksum"),
     "empty": (lambda v: v[:0], "expect|checksum"),
 }
 

@@ -323,7 +323,7 @@ def test_float64_tests_pass_where_jax_has_float64():
     environment = {**os.environ, "JAX_ENABLE_X64": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
-    assert "13 passed" in run.stdout
+    assert f"{len(LAYERS) + 4} passed" in run.stdout
 
 
 @each_layer
@@ -372,27 +372,7 @@ def test_masks_pass_through():
     embedded = keras.layers.Embedding(5, 4, mask_zero=True)(x)
     for layer in (ks.RegionConstraint(), ks.SawtoothDense(6)):
         y = layer(embedded)
-        np.testing.assert_array_equal(
-            to_numpy(keras.src.backend.get_keras_mask(y)), x != 0
-        )
-
-
-def test_lora():
-    model = keras.Sequential([keras.Input((3,)), ks.SawtoothDense(4)])
-    layer = model.layers[0]
-    x = inputs((16, 3))
-    before = to_numpy(model(x))
-    layer.enable_lora(2)
-    np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-6)
-    assert not layer._kernel.trainable
-    frozen = to_numpy(layer._kernel.value)
-    model.compile("adam", "mse")
-    model.fit(x, np.ones((16, 4)), epochs=2, verbose=0)
-    np.testing.assert_array_equal(to_numpy(layer._kernel.value), frozen)
-    assert np.any(to_numpy(layer.lora_kernel_b.value) != 0)
-    before = to_numpy(model(x))
-    ks.release(model)
-    np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-5)
+        np.testing.assert_array_equal(to_numpy(y._keras_mask), x != 0)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import keras_sawtooth as ks
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
-from keras_sawtooth.release import PROTECTED_STEPS
-from keras_sawtooth.release import SENSITIVITY
+from keras_sawtooth.phase_change import PROTECTED_STEPS
+from keras_sawtooth.phase_change import SENSITIVITY
 
 pytestmark = pytest.mark.workflow("optimisers")
 

@@ -319,17 +319,14 @@ def test_release_at_the_first_epoch():
     ],
 )
 def test_release_on_a_plateau(values, mode, expected):
+    monitor = "loss" if mode == "auto" else "measured_loss"
+
     class Metric(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            logs["measured_loss"] = float(values[epoch])
+            logs[monitor] = float(values[epoch])
 
     model = build()
     model.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
-    monitor = "loss" if mode == "auto" else "measured_loss"
-    if mode == "auto":
-        Metric.on_epoch_end = lambda self, epoch, logs: logs.update(
-            loss=float(values[epoch])
-        )
     release = ks.ReleaseConstraints(
         monitor=monitor, patience=2, min_delta=0.1, mode=mode
     )

@@ -39,7 +39,7 @@ def save_and_load_directory(model, directory):
     return keras.saving.load_model(directory / "model")
 
 
-def _twin(model, phase):
+def _twin(model):
     twin = keras.models.clone_model(model)
     if model.compiled:
         compiled(twin)
@@ -49,7 +49,7 @@ def _twin(model, phase):
 
 def save_and_load_weights(model, directory):
     model.save_weights(directory / "model.weights.h5")
-    twin = _twin(model, phases(model)[0])
+    twin = _twin(model)
     twin.load_weights(directory / "model.weights.h5")
     return twin
 
@@ -59,7 +59,7 @@ def save_and_load_shards(model, directory):
     largest = max(value.size for _, value in state(model))
     model.save_weights(path, max_shard_size=4 * (largest + 1) / 1024**3)
     assert len(list(directory.glob("*.weights.h5"))) > 1
-    twin = _twin(model, phases(model)[0])
+    twin = _twin(model)
     twin.load_weights(path)
     return twin
 

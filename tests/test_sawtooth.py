@@ -9,7 +9,6 @@ import reference
 from backend import gradients
 from backend import to_numpy
 from hypothesis import given
-from hypothesis import settings
 from hypothesis import strategies as st
 from keras import ops
 
@@ -237,22 +236,6 @@ def test_peaks_stay_inside_their_margin(logits, margin):
     peaks = ops.convert_to_numpy(sawtooth.peaks_from_logits(logits, margin))
     assert np.all(peaks >= np.float32(margin))
     assert np.all(peaks <= np.float32(1 - margin))
-
-
-@given(
-    depth=st.integers(1, 8),
-    seed=st.integers(0, 2**32 - 1),
-)
-@settings(max_examples=25)
-def test_release_equals_the_function_for_random_parameters(depth, seed):
-    z, peaks, amplitude, slopes = sample(seed, depth, channels=3, points=50)
-    scales = reference.tied_scales(amplitude, peaks)
-    y = sawtooth.sawtooth(*tensors(z, peaks, scales, slopes), DOMAIN)
-    blocks = relu_network.relu_blocks(*tensors(peaks, scales))
-    free = relu_network.relu_network(*tensors(z), blocks, *tensors(slopes), DOMAIN)
-    np.testing.assert_allclose(
-        to_numpy(free), to_numpy(y), atol=1e-5 * np.ptp(to_numpy(y))
-    )
 
 
 def test_depth_costs_linearly_many_operations():

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_sawtooth as ks
+from keras_sawtooth.nested_layers import region_layers
 
 RNG = np.random.default_rng(0)
 # A function of `RegionConstraint` that leaves everything as it is.
@@ -146,25 +147,12 @@ MODELS = {
 def test_only_the_activations_change(make, count):
     model = make()
     copy = ks.replace_dense(model, **IDENTITY)
-    assert len(regions(copy)) == count
+    assert len(region_layers(copy)) == count
     assert type(copy) is type(model)
     x = data(4, 3)
     found = call(copy, x)
     linearise(model)
     np.testing.assert_allclose(found, call(model, x), atol=1e-5)
-
-
-def regions(model):
-    found = {}
-
-    def visit(layer):
-        for x in getattr(layer, "_layers", []):
-            if isinstance(x, ks.RegionConstraint):
-                found[id(x)] = x
-            visit(x)
-
-    visit(model)
-    return list(found.values())
 
 
 def linearise(layer):
@@ -208,7 +196,7 @@ def test_training_through_the_release(make):
     before = model.get_weights()
     x, y = data(8, 3), data(8, 3)
     copy.fit(x, y, epochs=2, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
-    assert not any(region.constrained for region in regions(copy))
+    assert not any(region.constrained for region in region_layers(copy))
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -275,7 +263,7 @@ def test_twins_in_a_configuration():
     with pytest.raises(ValueError, match=r"several layers of one name.*all or none"):
         ks.replace_dense(model, where=lambda layer: layer is first)
     twins[1].layers[0].trainable = False
-    assert len(regions(ks.replace_dense(model, where=lambda x: x is first))) == 1
+    assert len(region_layers(ks.replace_dense(model, where=lambda x: x is first))) == 1
 
 
 def test_activation_that_no_configuration_names():

@@ -10,6 +10,7 @@ was trained on TensorFlow, as the demo is, and is the model in the README.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -29,6 +30,8 @@ import keras_sawtooth as ks
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "keras_sawtooth" / "builtin_presets"
+# Entries of Keras 3.15, here without a value. Older versions refuse to read them.
+NEWS = ("quantization_config", "input_axes", "output_axes")
 ENERGY_EPOCHS, ENERGY_RATE = 300, 1e-3
 FEATURES = (
     "relative compactness",
@@ -101,6 +104,19 @@ def make_energy(quick):
     }
 
 
+def without_news(config):
+    """A config without the entries that only the newest versions of Keras know."""
+    if isinstance(config, list):
+        return [without_news(value) for value in config]
+    if isinstance(config, dict):
+        return {
+            name: without_news(value)
+            for name, value in config.items()
+            if name not in NEWS or value is not None
+        }
+    return config
+
+
 MAKERS = {"energy": make_energy}
 MAKERS |= {
     name: lambda quick, name=name: make_function(name, quick) for name in FUNCTIONS
@@ -117,7 +133,10 @@ def make(name, out, quick):
     metadata["source"] = (
         f"KERAS_BACKEND={backend} python tools/make_presets.py {name}{option}"
     )
-    ks.save_to_preset(model, out / f"sawtooth_{name}", metadata, overwrite=True)
+    directory = out / f"sawtooth_{name}"
+    ks.save_to_preset(model, directory, metadata, overwrite=True)
+    config = directory / "config.json"
+    config.write_text(json.dumps(without_news(json.loads(config.read_text()))))
 
 
 def main():

@@ -6,12 +6,12 @@ Every backend has a module with
 * `compiled_for_cpu()`: whether XLA compiles for a CPU here and now;
 * `fits_one_kernel(z, *parameters)`: whether `in_one_kernel(function, values)` can
   take them, here and now;
-* `once`: a decorator of functions that make functions;
+* `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
 
 and where these say that they are of use
 
-* `in_row_blocks(function, like, number)`: `function`, which is differentiated as
-  `like`, block by block of the batch;
+* `in_row_blocks(function, differentiated, number)`: `function`, with the derivatives of
+  `differentiated`, an equal function, block by block of the batch;
 * `in_channel_blocks(function, number)`: the same, block by block of the channels;
 * `loop(layer, hidden, *weights)`: the layers of a network as a loop.
 """

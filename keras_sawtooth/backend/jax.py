@@ -13,7 +13,7 @@ from keras_sawtooth.backend.common import join_channels
 from keras_sawtooth.backend.common import triangle_slope
 
 # JAX compiles the derivative of one function once, where nothing else is jitted.
-once = functools.cache
+cached_on_jax = functools.cache
 
 
 def compiled_for_cpu():
@@ -65,18 +65,20 @@ def _differentiated(function, derivative):
 
 
 @functools.cache
-def in_row_blocks(function, like, number):
+def in_row_blocks(function, differentiated, number):
     def derivative(primals, tangents):
         z, *parameters = primals
         dz, *dparameters = tangents
         dy = jax.lax.map(
-            lambda block: _jvp(like, (block[0], *parameters), (block[1], *dparameters)),
+            lambda block: _jvp(
+                differentiated, (block[0], *parameters), (block[1], *dparameters)
+            ),
             (cut_rows(z, number), cut_rows(dz, number)),
         )
         return dy.reshape(z.shape)
 
     if number == 1:
-        derivative = functools.partial(_jvp, like)
+        derivative = functools.partial(_jvp, differentiated)
     return _differentiated(function, derivative)
 
 

@@ -10,7 +10,7 @@ from keras_sawtooth.backend.common import join_parameter
 from keras_sawtooth.backend.common import triangle_slope
 
 
-def once(make):
+def cached_on_jax(make):
     return make
 
 
@@ -58,17 +58,17 @@ def _vjp(function, arguments, upstream):
     return list(gradients)
 
 
-def in_row_blocks(function, like, number):
+def in_row_blocks(function, differentiated, number):
     @tf.custom_gradient
     def whole(z, *parameters):
         def gradient(upstream):
             if number == 1:
-                return _vjp(like, (z, *parameters), upstream)
+                return _vjp(differentiated, (z, *parameters), upstream)
             blocks = cut_rows(z, number), cut_rows(upstream, number)
 
             def add_block(i, dz, sums):
                 arguments = (blocks[0][i], *parameters)
-                first, *terms = _vjp(like, arguments, blocks[1][i])
+                first, *terms = _vjp(differentiated, arguments, blocks[1][i])
                 return i + 1, dz.write(i, first), [*map(tf.add, sums, terms)]
 
             start = (

@@ -3,7 +3,7 @@
 import torch
 
 
-def once(make):
+def cached_on_jax(make):
     # `torch.compile` warns of a cache, and needs none.
     return make
 

@@ -8,8 +8,8 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import checked
-from keras_sawtooth.hub.files import complete
-from keras_sawtooth.preset_files import refusing
+from keras_sawtooth.preset_files import errors_naming
+from keras_sawtooth.preset_saving import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # A preset may ask for any number, and every layer takes a moment.
@@ -183,12 +183,12 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         directory, dtype = checked(preset)
         # KerasHub would take the dtype policy of the moment.
         kwargs["dtype"] = kwargs.get("dtype") or dtype
-        with refusing(f"preset {str(preset)!r}"):
+        with errors_naming(f"preset {str(preset)!r}"):
             return super().from_preset(str(directory), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone to a preset directory, see KerasHub."""
-        with complete(preset_dir) as draft:
+        with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
 
 

@@ -1,10 +1,4 @@
-"""The directories of KerasHub's presets: checked, and written whole."""
-
-import contextlib
-import os
-import pathlib
-import shutil
-import tempfile
+"""The directories of KerasHub's presets, checked."""
 
 import keras
 
@@ -14,8 +8,8 @@ from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import check
 from keras_sawtooth.preset_files import check_files
+from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_files import read_json
-from keras_sawtooth.preset_files import refusing
 from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_handles import built_in_presets
 from keras_sawtooth.preset_handles import locate
@@ -57,7 +51,7 @@ def checked(preset, task=False):
             "it by `keras_sawtooth.from_preset`."
         )
     if task and (directory / TASK).exists():
-        with refusing(label):
+        with errors_naming(label):
             check_files(directory, root, (TASK, TASK_WEIGHTS))
             task_config = without_compilation(read_json(directory / TASK))
             objects = check_config(task_config)
@@ -67,18 +61,3 @@ def checked(preset, task=False):
             check_size(task_config, weights, objects)
     dtype = config["config"].get("dtype")
     return directory, None if dtype is None else keras.dtype_policies.get(dtype)
-
-
-@contextlib.contextmanager
-def complete(directory):
-    """A draft of files that are put into a directory together, as whole files."""
-    directory = pathlib.Path(os.path.abspath(directory))
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    draft = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-")
-    try:
-        yield draft
-        directory.mkdir(exist_ok=True)
-        for name in os.listdir(draft):
-            os.replace(os.path.join(draft, name), directory / name)
-    finally:
-        shutil.rmtree(draft)

@@ -8,9 +8,9 @@ from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import checked
-from keras_sawtooth.hub.files import complete
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.preset_files import refusing
+from keras_sawtooth.preset_files import errors_naming
+from keras_sawtooth.preset_saving import written_whole
 
 
 class SawtoothTask(keras_hub.models.Task):
@@ -62,7 +62,7 @@ class SawtoothTask(keras_hub.models.Task):
         """
         directory, dtype = checked(preset, task=True)
         kwargs["dtype"] = kwargs.get("dtype") or dtype
-        with refusing(f"preset {str(preset)!r}"):
+        with errors_naming(f"preset {str(preset)!r}"):
             if "num_outputs" in kwargs and "backbone" not in kwargs:
                 # KerasHub knows of `num_classes` only.
                 kwargs["backbone"] = SawtoothBackbone.from_preset(
@@ -94,7 +94,7 @@ class SawtoothTask(keras_hub.models.Task):
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the task to a preset directory, see KerasHub."""
-        with complete(preset_dir) as draft:
+        with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
 
     def save_task_weights(self, filepath):

@@ -6,7 +6,7 @@ import math
 MAX_ELEMENTS = 2**20
 
 
-def check_eager(value):
+def check_allocation(value):
     """Refuse a part of a config by which Keras takes memory before any check of sizes.
 
     Args:

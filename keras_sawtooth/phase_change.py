@@ -1,0 +1,145 @@
+"""Change the phase of layers, and rebuild what their models hold of the variables."""
+
+from contextlib import nullcontext
+
+import keras
+from keras import ops
+
+from keras_sawtooth.nested_layers import compiled_models
+from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.optimizer_state import carry_over
+from keras_sawtooth.optimizer_state import copy_optimizer
+from keras_sawtooth.optimizer_state import second_moment_decay
+from keras_sawtooth.optimizer_state import slot_value
+from keras_sawtooth.relu_network import ReluBlocks
+from keras_sawtooth.relu_network import neuron_size
+
+# How much more sensitive a function is to its ReLU weights than to its peaks.
+SENSITIVITY = 16
+# In so many steps, second moments that are too large for deeper layers have decayed.
+PROTECTED_STEPS = 500
+
+
+def change_phase(model, layers):
+    """Release constrained layers, constrain released ones, and renew their model.
+
+    Args:
+        model: a built `keras.Model`.
+        layers: list of its `RegionConstraint` layers to be changed.
+
+    Raises:
+        ValueError: if an optimiser cannot be copied. Nothing is changed then.
+    """
+    for trainer in compiled_models(model):
+        if _has_state(trainer):
+            copy_optimizer(trainer.optimizer)
+    trained = trainable_by_model(model)
+    replaced = [(layer, layer.weights) for layer in layers]
+    with variable_scope(model):
+        for layer in layers:
+            if layer.constrained:
+                layer.release()
+            else:
+                layer._constrain()
+        renew(model, trained, replaced)
+
+
+def trainable_by_model(model):
+    """Pairs (compiled model, list of its trainable variables)."""
+    return [
+        (trainer, trainer.trainable_variables) for trainer in compiled_models(model)
+    ]
+
+
+def renew(model, trained, replaced):
+    """Make what models hold of their variables anew, after a change of phase.
+
+    Args:
+        model: a built `keras.Model`.
+        trained: what `trainable_by_model` returned before the change.
+        replaced: list of pairs (layer that changed its phase, list of the variables
+            that it had before).
+    """
+    for trainer, variables in trained:
+        if _has_state(trainer):
+            optimizer = copy_optimizer(trainer.optimizer)
+            velocities = []
+            for layer, gone in replaced:
+                velocities += _velocities(trainer.optimizer, variables, layer, gone)
+            now = trainer.trainable_variables
+            carry_over(trainer.optimizer, optimizer, variables, now, velocities)
+            trainer.optimizer = optimizer
+    forget_variables(model)
+
+
+def forget_variables(model):
+    """Let go of what was traced with, or lists, the variables from before."""
+    for layer in flatten_layers(model):
+        # Also those that are not compiled: they may have predicted.
+        if isinstance(layer, keras.Model):
+            layer.test_function = layer.predict_function = None
+            if layer.train_function is not None:
+                layer.make_train_function(force=True)
+    list_torch_parameters(model)
+
+
+def list_torch_parameters(model):
+    """On torch, let `model.parameters()` list the variables of now.
+
+    Keras takes them down when a layer is built, and has no public way to do it
+    again. `zero_grad`, optimisers of torch and `DistributedDataParallel` rely on the
+    list: the gradients of variables outside it would add up from step to step.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    for layer in flatten_layers(model):
+        # A `Sequential` wraps a functional model that is no layer of it.
+        for module in list(layer.modules()):
+            if hasattr(module, "_torch_params"):
+                module.torch_params.clear()
+                module.torch_params.update({v.path: v.value for v in module.variables})
+
+
+def variable_scope(model):
+    """Where new variables join those of the model: on TensorFlow, its strategy."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
+
+
+def _has_state(model):
+    return model.optimizer is not None and model.optimizer.built
+
+
+def _velocities(optimizer, trained, layer, replaced):
+    """Second moments for the new variables of a layer, from the replaced ones.
+
+    The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
+    those of peaks, and stored as they are `relu_rate` times that. So the largest second
+    moment of the channel gives a safe start: if it is too large, steps are short until
+    it has decayed. It is too large for deeper layers, whose gradients shrink with their
+    neurons. That protects their pieces, which the first steps could cut off, but with
+    a `beta_2` of 0.999 it would last for thousands of steps.
+    """
+    gone = [v for v in replaced if v is not layer.slope]
+    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
+    known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
+    if not known:
+        return []
+    largest = ops.max(ops.concatenate(known), axis=0)
+    factor = (SENSITIVITY * layer.relu_rate) ** 2
+    largest = largest / factor if layer.constrained else largest * factor
+    decay = (1 - second_moment_decay(optimizer)) * PROTECTED_STEPS
+    velocities = []
+    for variable in layer.weights:
+        if variable is layer.slope:
+            continue
+        estimate = largest
+        field = variable.name.removeprefix("relu_")
+        if field in ReluBlocks._fields:
+            # In logarithms: `exp(decay)` may be more than float32 holds.
+            size = ops.log(neuron_size(field, layer.depth))
+            share = ops.exp(ops.minimum(0.0, decay + 2 * size))
+            estimate = estimate * ops.cast(share, largest.dtype)
+        estimate = ops.broadcast_to(estimate, variable.shape)
+        velocities.append((variable, ops.copy(estimate)))
+    return velocities
