@@ -39,7 +39,7 @@ GRID = {
     "rate": (1e-2, 1e-3, 3e-3, 3e-2, 1e-1),
     "weight_decay": (0.0, 0.1, 1.0),
     "depth": (3, 2, 5),
-    "steps": (4000, 12000),
+    "steps": (4000, 1000, 12000),
     "release": (0.5, 0.1),
 }
 # What not all models have.

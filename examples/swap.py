@@ -95,7 +95,7 @@ def main():
     points, _ = spirals(seed=2)
     outputs = swapped.predict(points, verbose=0)
     preset = arguments.out / "sawtooth_spirals"
-    ks.save_to_preset(swapped, preset)
+    ks.save_to_preset(swapped, preset, overwrite=True)
     loaded = ks.from_preset(preset)
     difference = largest_difference(outputs, loaded.predict(points, verbose=0))
     print(f"Preset in {preset}: {', '.join(sorted(p.name for p in preset.iterdir()))}")

@@ -33,6 +33,7 @@ def layout_map(
         `keras.distribution.LayoutMap`.
 
     Raises:
+        TypeError: if `device_mesh` is none.
         ValueError: if `scales` is neither, or the mesh has no such axis.
 
     Example:
@@ -48,6 +49,11 @@ def layout_map(
         - [Keras guide](https://keras.io/guides/distribution/), "ModelParallel and
           LayoutMap".
     """
+    if not isinstance(device_mesh, keras.distribution.DeviceMesh):
+        raise TypeError(
+            "`device_mesh` must be a `keras.distribution.DeviceMesh`. "
+            f"Received: device_mesh={device_mesh!r}"
+        )
     scales = check_choice("scales", scales, ("tied", "free"))
     if axis not in device_mesh.axis_names:
         raise ValueError(

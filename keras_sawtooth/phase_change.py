@@ -96,8 +96,7 @@ def list_torch_parameters(model):
         # A `Sequential` wraps a functional model that is no layer of it.
         for module in list(layer.modules()):
             if hasattr(module, "_torch_params"):
-                module.torch_params.clear()
-                module.torch_params.update({v.path: v.value for v in module.variables})
+                module._track_variables()
 
 
 def variable_scope(model):

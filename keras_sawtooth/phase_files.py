@@ -4,6 +4,8 @@ import contextlib
 import contextvars
 import warnings
 
+import numpy as np
+
 from keras_sawtooth import checked_store
 
 # Layers that changed their phase to follow a file, where someone collects them.
@@ -23,6 +25,13 @@ def collect_followers():
         _followers.reset(token)
 
 
+def save(layer, store):
+    """Save the variables of a `RegionConstraint`, and what their numbers stand for."""
+    units = ("domain", "margin" if layer.constrained else "relu_rate")
+    values = {name: np.array(getattr(layer, name), "float64") for name in units}
+    checked_store.write(store, {**values, **{v.name: v for v in layer.weights}})
+
+
 def load(layer, store):
     """Load the variables of a `RegionConstraint`, and follow their phase.
 
@@ -33,6 +42,17 @@ def load(layer, store):
         ValueError: if the file is damaged or of another layer.
     """
     values = checked_store.read(store, layer.path or layer.name)
+    for name in ("domain", "margin", "relu_rate"):
+        # Files that other programs wrote may come without.
+        own = getattr(layer, name)
+        found = values.pop(name, own)
+        if not np.array_equal(found, own):
+            raise ValueError(
+                f"Layer {layer.path or layer.name!r} has {name}={own!r}, and the "
+                f"variables in the file are those of a layer with {name}="
+                f"{found.tolist()!r}: here they would be another function. Create the "
+                "layer with the arguments of that one."
+            )
     if not layer.built:
         if values:
             raise ValueError(

@@ -70,6 +70,12 @@ def locate(handle, optional=()):
     if isinstance(handle, str) and name in known:
         return BUILT_IN / name, BUILT_IN / name
     directory = pathlib.Path(name)
+    if directory.is_file():
+        raise ValueError(
+            f"{name!r} is a file, and a preset is a directory. Models that were saved "
+            "by `model.save` load by `keras.saving.load_model`. "
+            f"Received: handle={handle!r}"
+        )
     if not directory.is_dir():
         raise FileNotFoundError(
             f"There is no directory {name!r}, and no built-in preset of that name. "

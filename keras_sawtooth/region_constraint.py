@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sawtooth import checked_store
 from keras_sawtooth import hot_path
 from keras_sawtooth import phase_files
 from keras_sawtooth import relu_network
@@ -486,7 +485,7 @@ class RegionConstraint(keras.layers.Layer):
     def save_own_variables(self, store):
         if not self.built:
             return
-        checked_store.write(store, {v.name: v for v in self.weights})
+        phase_files.save(self, store)
 
     def load_own_variables(self, store):
         phase_files.load(self, store)

@@ -164,9 +164,11 @@ def count_linear_regions(layer):
 
 def _region_constraint(layer):
     if not isinstance(layer, RegionConstraint | SawtoothDense):
+        inside = isinstance(getattr(layer, "activation", None), RegionConstraint)
+        hint = "its `activation`" if inside else "one of `model.layers`"
         raise TypeError(
-            "`layer` must be a `RegionConstraint` or a `SawtoothDense`, such as one of "
-            f"`model.layers`. Received: layer={layer!r}"
+            "`layer` must be a `RegionConstraint` or a `SawtoothDense`, such as "
+            f"{hint}. Received: layer={layer!r}"
         )
     if not layer.built:
         raise ValueError(

@@ -14,6 +14,9 @@ from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.release import release
 from keras_sawtooth.weights import follow_phases
 
+# The default of `min_delta` is this share of the best value so far.
+RELATIVE_DELTA = 0.01
+
 
 class ReleaseConstraints(keras.callbacks.EarlyStopping):
     """Callback that releases the constrained layers inside `fit`.
@@ -35,11 +38,15 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         monitor: str. Quantity to be monitored, any entry of the logs. Defaults
             to `"loss"`, unless `epoch` is given.
         patience: int. Number of epochs without improvement, in one call of `fit`.
-        min_delta: float. Smallest change that counts as an improvement, in the
-            unit of `monitor`.
+        min_delta: float or `None`. Smallest change that counts as an improvement, in
+            the unit of `monitor`. Defaults to a hundredth of the best value so far.
         mode: `"auto"`, `"min"` or `"max"`, as in `EarlyStopping`.
-        verbose: 0 or 1. 1 prints a line at the release, or at the end of a training
-            without one.
+        verbose: 0 or 1. 1 prints a line at the release, or if there is nothing to
+            release (any more).
+
+    Warns:
+        UserWarning: at the end of a training that left layers constrained, as it did
+            not get to `epoch`, or was stopped while the callback waited.
 
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
@@ -71,7 +78,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         epoch=None,
         monitor=None,
         patience=10,
-        min_delta=1e-4,
+        min_delta=None,
         mode="auto",
         verbose=0,
     ):
@@ -95,14 +102,19 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
                 "`monitor` must be the name of a logged quantity, such as "
                 f'"loss" or "val_loss". Received: monitor={monitor!r}'
             )
+        # Losses have no common unit: 1e-4 may be a thousandth of one or all of it.
+        relative = min_delta is None
         super().__init__(
             monitor=monitor,
             patience=check_integer("patience", patience, 0),
-            min_delta=check_number("min_delta", min_delta, 0),
+            min_delta=0 if relative else check_number("min_delta", min_delta, 0),
             mode=check_choice("mode", mode, ("auto", "min", "max")),
-            verbose=verbose,
+            verbose=check_integer(
+                "verbose", +verbose if isinstance(verbose, bool) else verbose, 0
+            ),
         )
         self.epoch = epoch
+        self._relative = relative
 
     def set_model(self, model):
         super().set_model(model)
@@ -115,6 +127,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         self._missing = None
         self._checked = False
         self._replayed = False
+        self._first_epoch = self._last_epoch = None
         self._check_model()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -122,6 +135,9 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self._check_model()
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        self._last_epoch = epoch
         self._replay()
         due = self._plateau if self.epoch is None else epoch >= self.epoch
         if not due:
@@ -152,8 +168,31 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     def on_train_end(self, logs=None):
         if self._missing:
             raise ValueError(self._missing)
-        if self.verbose > 0 and constrained_layers(self.model):
-            print("\nThe training has ended, and its layers are still constrained.")
+        if constrained_layers(self.model):
+            self._report_constrained()
+
+    def _report_constrained(self):
+        """Say that a training has ended without a release."""
+        if self.epoch is None and not self.model.stop_training:
+            # There was no plateau, and nobody said how long to wait for one.
+            if self.verbose > 0:
+                print(f"\nNo release: `{self.monitor}` was improving to the end.")
+            return
+        if self._first_epoch == self._last_epoch:
+            return  # A loop by hand, one epoch a `fit`.
+        reason = (
+            f"it was stopped before `{self.monitor}` had not improved for "
+            f"patience={self.patience} epochs; give `EarlyStopping` a longer `patience`"
+            if self.epoch is None
+            else f"its last epoch was {self._last_epoch}, counted from 0, and the "
+            f"release is to come at the start of epoch={self.epoch}"
+        )
+        warnings.warn(
+            f"The training has ended, and the layers of {self.model.name!r} are still "
+            f"constrained: {reason}. `keras_sawtooth.release(model)` releases them "
+            "between two trainings; `fit(..., initial_epoch=...)` goes on counting.",
+            stacklevel=2,
+        )
 
     def _replay(self, late=False):
         """See again what a training that goes on from a backup has seen before."""
@@ -176,6 +215,9 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
                 self._report_missing(logs)
             return
         self._seen, self._missing = True, None
+        if self._relative and self.monitor_op is not None and self.best is not None:
+            sign = -1 if self.monitor_op is ops.less else 1
+            self.min_delta = sign * RELATIVE_DELTA * abs(self.best)
         stopped_by_others = self.model.stop_training
         super().on_epoch_end(epoch, logs)
         history = getattr(self.model, "history", None)
@@ -213,5 +255,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
                 "`RegionConstraint`. Put one into the model, or remove the "
                 "callback."
             )
+        if self.verbose > 0 and not constrained_layers(self.model):
+            print(f"\nAll layers of {self.model.name!r} were released before.")
         if self.model.optimizer is not None:
             copy_optimizer(self.model.optimizer)

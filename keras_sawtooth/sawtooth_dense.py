@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sawtooth import checked_store
+from keras_sawtooth.phase_change import list_torch_parameters
 from keras_sawtooth.region_constraint import RegionConstraint
 
 
@@ -87,6 +88,12 @@ class SawtoothDense(keras.layers.Dense):
         relu_constraint=None,
         **kwargs,
     ):
+        if isinstance(depth, str):
+            raise ValueError(
+                "The second argument is `depth`, and `SawtoothDense` needs no "
+                "activation: a function with `2 ** depth` pieces takes its place. "
+                f"Received: depth={depth!r}"
+            )
         if isinstance(units, bool):
             raise ValueError(
                 f"`units` must be a positive integer. Received: units={units!r}"
@@ -184,6 +191,7 @@ class SawtoothDense(keras.layers.Dense):
         See `RegionConstraint.release`.
         """
         self.region_constraint.release()
+        list_torch_parameters(self)
 
     def quantize(self, mode=None, type_check=True, config=None):
         self._refuse_quantization(f"mode={mode!r}")

@@ -21,13 +21,17 @@ def replace_dense(
 ):
     """A copy of a model with `SawtoothDense` in place of its nonlinear dense layers.
 
+    The copy is to be trained: its units start as gently bent lines, whatever function
+    the model had learned.
+
     Replaces every `Dense` with a nonlinear pointwise activation (relu, gelu, tanh,
     ...), also in nested models, in `TimeDistributed` and in layers and models of
     other classes that can be made from their `get_config()`. A replacement has the
     name, units, dtype policy, regularisers and constraints of the old layer, and
-    starts with its kernel and bias; all other layers, such as linear, softmax and
-    sigmoid heads, are copied with their weights. If the model is compiled, so is the
-    copy, with an optimiser that starts afresh.
+    starts with its kernel and bias. All other layers are copied with their weights,
+    such as linear, softmax and sigmoid heads, and whatever computes an output of a
+    Sequential or functional model, as the range of its activation may matter. If the
+    model is compiled, so is the copy, with an optimiser that starts afresh.
 
     Where the configuration of a layer says no more of the dense layers in it than
     their activation (`TransformerEncoder(activation="gelu")` of KerasHub), they stay
@@ -78,10 +82,12 @@ def replace_dense(
     hidden = [x for x in chosen if id(x) not in rewriter.done]
     if hidden:
         raise ValueError(
-            f"{[x.path for x in hidden]} cannot be replaced: the configurations of the "
-            "layers that hold them do not say what their activations are, so a copy "
-            "would not have others. Leave them out: `where=lambda layer: layer.name "
-            f"not in {sorted({x.name for x in hidden})}`."
+            f"{[x.path for x in hidden]} cannot be replaced: their activations stand "
+            "in the code of what holds them, not in its configuration, so a copy has "
+            "the same ones. In a class of your own, make the activation an argument "
+            "that `get_config` returns, or write `SawtoothDense` instead. To replace "
+            "others only: `where=lambda layer: layer.name not in "
+            f"{sorted({x.name for x in hidden})}`."
         )
     pairs = []
     for old, new in copies:
@@ -116,6 +122,11 @@ def _check_arguments(model, kinds, where, arguments):
         raise TypeError(
             "`where` must be a function that takes a layer and returns a bool. "
             f"Received: where={where!r}"
+        )
+    for name in {"activation", "units"} & {*arguments}:
+        raise ValueError(
+            f"`{name}` is that of the layer which is replaced, and no argument here. "
+            f"Received: {name}={arguments[name]!r}"
         )
     # Their errors quote the argument; behind `from_config` they would be wrapped.
     if keras.layers.Dense in kinds:

@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 
+from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.nested_layers import flatten_layers
 
 # Nonlinear activations that act on every channel by itself. Those whose range is a
@@ -114,6 +115,8 @@ def choose(model, kinds, where):
     """
     found, left = [], []
     layers = [x for x in flatten_layers(model) if x is not model]
+    outputs = {id(x) for x in _output_layers(model)}
+    arguments = {id(getattr(x, "activation", None)) for x in layers}
     # Other wrappers have variables of their own, or read those of the layer.
     wrapped = {
         id(x)
@@ -123,9 +126,14 @@ def choose(model, kinds, where):
         for x in flatten_layers(wrapper)
     }
     for layer in layers:
+        if _is_activation(layer) and id(layer) not in arguments:
+            left.append((layer, "an activation in a layer of its own"))
         if type(layer) not in kinds or not is_pointwise(layer.activation):
             continue
         if where is not None and not where(layer):
+            continue
+        if id(layer) in outputs:
+            left.append((layer, "an output of the model, whose range may matter"))
             continue
         if id(layer) in wrapped:
             left.append((layer, "inside of a wrapper that uses its variables"))
@@ -138,12 +146,31 @@ def choose(model, kinds, where):
             f"{model.name!r} has no layer to replace: no {names} with a nonlinear "
             "pointwise activation"
             f"{'' if where is None else ' for which `where` is true'}. "
-            + "".join(f"{x.name!r} is left alone: {reason}. " for x, reason in left)
+            + "".join(f"{x.name!r} is left alone: {reason}. " for x, reason in left[:5])
             + f"Its {len(layers)} layers: "
             + ", ".join(f"{x.name} ({type(x).__name__})" for x in layers[:20])
             + (", ..." if len(layers) > 20 else ".")
         )
     return found, left
+
+
+def _is_activation(layer):
+    of_any = type(layer) is keras.layers.Activation and is_pointwise(layer.activation)
+    return of_any or type(layer) in LAYERS
+
+
+def _output_layers(model):
+    """The layers that compute the outputs of a Sequential or functional model."""
+    if isinstance(model, keras.Sequential):
+        last = model.layers[-1:]
+    elif is_graph(model):
+        outputs = keras.tree.flatten(model.outputs)
+        last = [tensor._keras_history.operation for tensor in outputs]
+    elif type(model) is keras.layers.TimeDistributed:
+        last = [model.layer]
+    else:
+        return [model]
+    return [x for layer in last for x in _output_layers(layer)]
 
 
 def _refuse(layer):

@@ -29,7 +29,9 @@ def table(replaced, left):
 
 
 def _was(layer):
-    activation = layer.activation
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        return type(layer).__name__
     name = getattr(activation, "__name__", type(activation).__name__)
     return f"{type(layer).__name__} {name}"
 

@@ -76,6 +76,8 @@ def test_a_full_path_goes_before_a_pattern():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         ks.layout_map(mesh(), **arguments)
+    with pytest.raises(TypeError, match="device_mesh='mesh'"):
+        ks.layout_map("mesh")
 
 
 # Training: backend, workflow, processes, devices of each, parts of the channels.

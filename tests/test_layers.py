@@ -505,7 +505,7 @@ def test_random_peaks(depth):
         ({"peaks": (0.5, 1.0)}, r"peaks=.*1\.0"),
         ({"peaks": "half"}, "peaks=.*half"),
         ({"stddev": -1}, "stddev=-1"),
-        ({"seed": "a"}, "seed='a'"),
+        ({"seed": "a"}, "seed=a"),
     ],
 )
 def test_random_peaks_refuses_bad_arguments(arguments, message):

@@ -110,7 +110,7 @@ def test_unknown_arguments_are_refused():
 
 
 def test_an_activation_in_the_place_of_the_depth():
-    with pytest.raises(ValueError, match="depth='relu'"):
+    with pytest.raises(ValueError, match="needs no activation.*depth='relu'"):
         ks.SawtoothDense(64, "relu")
 
 
@@ -126,9 +126,7 @@ def test_bad_inputs(cls):
         layer(np.zeros((2, 4)))
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"seed": "a"}, {"value": "a"}, {"value": NAN}, {"value": None}]
-)
+@pytest.mark.parametrize("arguments", [{"value": "a"}, {"value": NAN}, {"value": None}])
 def test_bad_arguments_of_random_sign(arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"{name}={value!r}"):

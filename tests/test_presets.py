@@ -389,6 +389,9 @@ def test_malformed_handles(handle, message):
 def test_no_such_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match="no directory"):
         ks.from_preset(tmp_path / "none")
+    (tmp_path / "m.keras").touch()
+    with pytest.raises(ValueError, match=r"load_model`. Received: handle="):
+        ks.from_preset(tmp_path / "m.keras")
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,8 @@ def test_bad_layers(function):
         function(ks.SawtoothDense(3))
     with pytest.raises(TypeError, match=r"layer=<Dense name=plain"):
         function(keras.layers.Dense(3, name="plain"))
+    with pytest.raises(TypeError, match="such as its `activation`"):
+        function(keras.layers.Conv2D(3, 2, activation=ks.RegionConstraint()))
     for release in (False, True):
         layer = ks.RegionConstraint()
         layer.build((None, 2))

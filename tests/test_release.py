@@ -1,5 +1,7 @@
 """Release by hand, and `ReleaseConstraints` inside `fit`."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -360,7 +362,9 @@ def test_several_fits_in_a_row():
     release = ks.ReleaseConstraints(epoch=3)
     phases = []
     for start in (0, 2, 4):
-        history = fit(model, epochs=start + 2, initial_epoch=start, callbacks=[release])
+        arguments = {"epochs": start + 2, "initial_epoch": start}
+        with ended_constrained() if start == 0 else nullcontext():
+            history = fit(model, **arguments, callbacks=[release])
         phases += history.history["constrained"]
     assert phases == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     assert int(model.optimizer.iterations) == 6 * 4
@@ -375,11 +379,42 @@ def test_the_log_line(capsys):
     assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
 
 
+def ended_constrained():
+    return pytest.warns(UserWarning, match="are still constrained: its last epoch was")
+
+
 def test_a_training_without_a_release_says_so(capsys):
     model = build()
     model.compile("adam", "mse", run_eagerly=True)
-    fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=2, verbose=1)])
-    assert "still constrained" in capsys.readouterr().out
+    with ended_constrained():
+        fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=2)])
+    # Nobody knows how long a loop by hand will go on.
+    fit(model, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=2)])
+    stop = keras.callbacks.EarlyStopping(monitor="loss", patience=1, min_delta=100)
+    wait = ks.ReleaseConstraints(monitor="loss", patience=5, verbose=1)
+    with pytest.warns(UserWarning, match="stopped before `loss` .* patience=5 epochs"):
+        fit(model, epochs=9, callbacks=[stop, wait])
+    fit(model, epochs=2, callbacks=[wait])
+    assert "No release: `loss` was improving to the end" in capsys.readouterr().out
+    ks.release(model)
+    fit(model, epochs=2, callbacks=[wait])
+    assert "were released before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("share, expected", [(0.98, None), (0.995, 3)])
+def test_a_plateau_has_no_unit(unit, share, expected):
+    """By default a hundredth of the best value counts as an improvement."""
+
+    class Loss(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["loss"] = unit * share**epoch
+
+    model = build()
+    model.compile("adam", "mse", run_eagerly=True)
+    callbacks = [Loss(), ks.ReleaseConstraints(monitor="loss", patience=2)]
+    phases = fit(model, epochs=5, callbacks=callbacks).history["constrained"]
+    assert (phases.index(0.0) if 0.0 in phases else None) == expected
 
 
 def test_a_model_without_layers_to_release_is_refused_at_the_start():
@@ -489,6 +524,7 @@ def test_vanishing_free_scales_do_not_explode_after_the_release(last):
         ({"epoch": 3, "monitor": "loss"}, "either `epoch` or `monitor`"),
         ({"monitor": 3}, "monitor=3"),
         ({"patience": -1}, "patience=-1"),
+        ({"verbose": "auto"}, "verbose='auto'"),
         ({"patience": "2"}, "patience='2'"),
         ({"min_delta": -0.1}, "min_delta=-0.1"),
         ({"min_delta": float("nan")}, "min_delta=nan"),

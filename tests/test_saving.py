@@ -355,6 +355,27 @@ def test_infinite_weights_of_other_layers_are_no_damage(tmp_path):
     ks.load_weights(model, tmp_path / "m.weights.h5")
 
 
+@pytest.mark.parametrize(
+    "arguments, phase",
+    [
+        ({"domain": (-3, 3)}, "constrained"),
+        ({"domain": (-3, 3)}, "released"),
+        ({"margin": 0.1}, "constrained"),
+        ({"relu_rate": 0.5}, "released"),
+    ],
+)
+@pytest.mark.parametrize("start", PHASES)
+def test_numbers_of_other_units_are_refused(arguments, phase, start, tmp_path):
+    trained(plain, phase).save_weights(tmp_path / "m.weights.h5")
+    model = compiled(plain(constrained=start == "constrained", **arguments))
+    before = state(model)
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"{name}=.*another function"):
+        ks.load_weights(model, tmp_path / "m.weights.h5")
+    assert phases(model) == [start] * 2
+    assert_same_state(model, before)
+
+
 def test_load_weights_takes_a_model():
     with pytest.raises(TypeError, match=r"takes a `keras.Model`"):
         ks.load_weights(ks.SawtoothDense(3), "m.weights.h5")

@@ -67,12 +67,48 @@ def test_functional_with_shared_nested_and_wrapped_layers(tmp_path):
 
 def test_inputs_keep_their_names():
     inputs = [keras.Input((3,)), keras.Input((3,), name="b", optional=True)]
-    model = keras.Model(inputs, layers.Dense(2, "relu")(inputs[0]))
+    hidden = layers.Dense(2, "relu")(inputs[0])
+    model = keras.Model(inputs, layers.Identity()(hidden))
     copy = ks.replace_dense(model)
     for old, new in zip(model.layers[:-1], copy.layers[:-1], strict=True):
         assert (old.name, old.batch_shape) == (new.name, new.batch_shape)
     x = np.ones((2, 3), "float32")
     assert copy([x, None]).shape == (2, 2)
+
+
+def test_outputs_keep_their_range(capsys):
+    inputs = keras.Input((2, 3))
+    bounded = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(1, "tanh")])
+    hidden = layers.Dense(4, "relu", name="hidden")(inputs)
+    each = layers.TimeDistributed(layers.Dense(2, "relu", name="each"), name="out")
+    model = keras.Model(inputs, {"a": bounded(hidden), "b": each(hidden)})
+    copy = ks.replace_dense(model, verbose=1)
+    x = 100 * RNG.normal(size=(50, 2, 3)).astype("float32")
+    outputs = {k: keras.ops.convert_to_numpy(v) for k, v in copy(x).items()}
+    assert np.abs(outputs["a"]).max() <= 1 and outputs["b"].min() == 0
+    assert capsys.readouterr().out.count("SawtoothDense") == 2
+    with pytest.raises(ValueError, match=r"'out' is left alone: an output of the mod"):
+        ks.replace_dense(
+            keras.Sequential([inputs, layers.Dense(1, "relu", name="out")])
+        )
+
+
+def test_activations_in_layers_of_their_own_are_named(capsys):
+    own = [layers.Dense(4), layers.Activation("gelu", name="own"), layers.ReLU()]
+    with pytest.raises(ValueError, match="'own' is left alone: an activation in a lay"):
+        ks.replace_dense(small(*own))
+    model = small(*own, layers.Dense(4, activation=layers.ReLU()))
+    assert kinds(ks.replace_dense(model, verbose=1))[3] == "SawtoothDense"
+    table = capsys.readouterr().out
+    assert "own     Activation gelu  left alone: an activation in a layer" in table
+    assert table.count("left alone") == 2
+
+
+@pytest.mark.parametrize("arguments", [{"units": 3}, {"activation": "relu"}])
+def test_arguments_that_are_the_layers(arguments):
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        ks.replace_dense(small(layers.Dense(4, "relu")), **arguments)
 
 
 @pytest.mark.parametrize("name", ["Normalization", "Discretization"])

@@ -41,7 +41,7 @@ def images(*hidden):
 def test_every_kind(kind, arguments, rank, channels):
     inputs = keras.Input((4,) * (rank - 1) + (3,))
     old = kind(**arguments, activation="relu", name="old")
-    model = keras.Model(inputs, old(inputs))
+    model = keras.Model(inputs, layers.Identity()(old(inputs)))
     new = ks.replace_dense(model, depth=2, kinds=(kind,), **IDENTITY).get_layer("old")
     assert type(new) is kind
     assert new.activation.peaks.shape == (3, channels)
@@ -146,7 +146,7 @@ def test_channels_first():
     conv = layers.Conv2D(
         2, 2, activation="relu", data_format="channels_first", name="conv"
     )
-    model = keras.Model(inputs, conv(inputs))
+    model = keras.Model(inputs, layers.Identity()(conv(inputs)))
     with pytest.raises(ValueError, match=r"'conv'.*no axis of channels.*where="):
         ks.replace_dense(model, kinds=(layers.Conv2D,))
 
@@ -154,7 +154,7 @@ def test_channels_first():
 def test_einsum_without_channels_last():
     inputs = keras.Input((4, 3))
     einsum = layers.EinsumDense("abc,cd->adb", (5, 4), activation="relu", name="last")
-    model = keras.Model(inputs, einsum(inputs))
+    model = keras.Model(inputs, layers.Identity()(einsum(inputs)))
     with pytest.raises(ValueError, match=r"'last'.*no axis of channels"):
         ks.replace_dense(model, kinds=(layers.EinsumDense,))
 
@@ -174,7 +174,7 @@ def test_arguments_of_dense_alone():
 def test_lora():
     inputs = keras.Input((4, 3))
     einsum = layers.EinsumDense("abc,cd->abd", (None, 5), activation="relu", name="e")
-    model = keras.Model(inputs, einsum(inputs))
+    model = keras.Model(inputs, layers.Identity()(einsum(inputs)))
     einsum.enable_lora(2)
     with pytest.raises(ValueError, match="'e' has LoRA enabled"):
         ks.replace_dense(model, kinds=(layers.EinsumDense,))
