@@ -6,10 +6,10 @@ switched on at its start.
 
 import numpy as np
 
-# Pieces of a released function narrower than this share of the domain come
-# from the rounding of its float32 weights: where a tooth touches zero, a ReLU
-# may cut off its tip. float32 inputs hardly tell the two ends apart.
-NARROWEST = 16 * np.finfo(np.float32).eps
+# Pieces of a released function narrower than this share of the domain come from
+# the rounding of its weights, in float64 of the traversal: where a tooth touches
+# zero, a ReLU may cut off its tip. float32 inputs hardly tell the two ends apart.
+NARROWEST = {"float32": 2e-6, "float64": 1e-12}
 # Relative to the slopes they are between: smaller bends are float64 rounding.
 SMALLEST_BEND = 1e-9
 
@@ -55,10 +55,12 @@ def constrained_pieces(peaks, scales, jumps):
     return np.append(u[:-1][first], 1.0), slopes[first], intercepts[first]
 
 
-def relu_pieces(
-    input_kernel, input_bias, kernel, bias, output_kernel, ends=(0.0, 1.0), rounding=0.0
-):
-    """Breakpoints, slopes and intercepts between two points by exact traversal."""
+def relu_pieces(blocks, narrowest, ends=(0.0, 1.0), rounding=0.0):
+    """Breakpoints, slopes and intercepts between two points by exact traversal.
+
+    `blocks` are the five arrays of `relu_network.ReluBlocks` for one channel.
+    """
+    input_kernel, input_bias, kernel, bias, output_kernel = blocks
     u = np.array(ends)
     # The neurons on every piece, as lines: `(4, pieces)`.
     slopes, intercepts = input_kernel[:, None], input_bias[:, None]
@@ -67,7 +69,8 @@ def relu_pieces(
         slopes = weights @ slopes
         intercepts = weights @ intercepts + offset[:, None]
         u, slopes, intercepts = _relu(u, slopes, intercepts)
-    return _merge(u, output_kernel @ slopes, output_kernel @ intercepts, rounding)
+    slopes, intercepts = output_kernel @ slopes, output_kernel @ intercepts
+    return _merge(u, slopes, intercepts, narrowest, rounding)
 
 
 def _relu(u, slopes, intercepts):
@@ -85,12 +88,12 @@ def _relu(u, slopes, intercepts):
     return u, slopes * active, intercepts * active
 
 
-def _merge(u, slopes, intercepts, rounding):
+def _merge(u, slopes, intercepts, narrowest, rounding):
     """Drop pieces that are too narrow, and breakpoints without a bend."""
     widths = np.diff(u)
     # Far from the domain, positions are rounded more coarsely.
     distances = np.minimum(np.abs(u[:-1]), np.abs(u[1:]))
-    wide = widths > NARROWEST * np.maximum(1, distances)
+    wide = widths > narrowest * np.maximum(1, distances)
     wide |= widths == widths.max()
     left, right = u[:-1][wide], u[1:][wide]
     slopes, intercepts = slopes[wide], intercepts[wide]

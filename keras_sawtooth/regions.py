@@ -43,8 +43,9 @@ def linear_regions(layer, channel=0, interval=None):
     Constrained, the breakpoints follow from the peaks by bisection; there are
     `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
     traversal of the ReLU network, neuron by neuron. Nothing is sampled. There, pieces
-    narrower than 2e-6 of the domain are dropped, because they stem from rounded
-    weights; from depth 14 on these are also pieces of the function itself.
+    narrower than 2e-6 of the domain (in float64, 1e-12) are dropped, because they stem
+    from rounded weights. So are true pieces that are as narrow, as they are from depth
+    14 on, and with peaks at the margin of 0.01 from depth 3 on.
 
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`. Of the latter, the
@@ -93,6 +94,7 @@ def linear_regions(layer, channel=0, interval=None):
         layer.domain if interval is None else check_interval("interval", interval)
     )
     parameters = [p[..., channel] for p in _parameters(layer)]
+    narrowest = NARROWEST[layer._evaluated_dtype]
     slope, *outside = _line_slopes(layer)[:, channel]
     # Left of the domain, on it, right of it: the slope of the line, and where it bends.
     sections = [
@@ -108,9 +110,9 @@ def linear_regions(layer, channel=0, interval=None):
         ends = [(bound - low) / (high - low) for bound in (start, stop)]
         if not layer.constrained:
             # Just released, the network is zero outside, up to the rounding of weights.
-            rounding = NARROWEST * (high - low) * (abs(slope) + abs(line))
+            rounding = narrowest * (high - low) * (abs(slope) + abs(line))
             u, slopes, intercepts = relu_pieces(
-                *parameters, ends, 0 if inside else rounding
+                parameters, narrowest, ends, 0 if inside else rounding
             )
         elif inside:
             u, slopes, intercepts = constrained_pieces(*parameters)
@@ -121,7 +123,7 @@ def linear_regions(layer, channel=0, interval=None):
         intercepts = intercepts - slopes * low + (slope - line) * bend
         breakpoints = np.concatenate([[start], low + (high - low) * u[1:-1], [stop]])
         parts.append((line, LinearRegions(breakpoints, slopes + line, intercepts)))
-    regions = _joined(parts, SMALLEST_BEND if layer.constrained else NARROWEST)
+    regions = _joined(parts, SMALLEST_BEND if layer.constrained else narrowest)
     if left > low or right < high:
         regions = _between(left, right, regions)
     return regions
@@ -135,7 +137,8 @@ def count_linear_regions(layer):
 
     Returns:
         NumPy integer array `(channels,)`. `2 ** depth` everywhere as long as the
-        layer is constrained and its scales are not zero.
+        layer is constrained and its scales are not zero. Released, very narrow pieces
+        are not counted, see `linear_regions`.
 
     Raises:
         ValueError: if the layer is not built or a weight is not finite.
@@ -154,12 +157,10 @@ def count_linear_regions(layer):
         # float64 positions are not lost.
         jumps = parameters[-1] != 0
         return 1 + (1 << np.arange(layer.depth)) @ jumps
-    return np.array(
-        [
-            len(relu_pieces(*(p[..., channel] for p in parameters))[1])
-            for channel in range(layer.slope.shape[0])
-        ]
-    )
+    narrowest = NARROWEST[layer._evaluated_dtype]
+    channels = np.arange(layer.slope.shape[0])
+    pieces = [relu_pieces([p[..., c] for p in parameters], narrowest) for c in channels]
+    return np.array([len(slopes) for _, slopes, _ in pieces])
 
 
 def _region_constraint(layer):

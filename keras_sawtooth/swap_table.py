@@ -19,7 +19,9 @@ def table(replaced, left):
         rows.append((old.path, _was(old), _is(new, replaced), counts))
     for layer, reason in left:
         counts = f"{layer.count_params():,}"
-        rows.append((layer.path, _was(layer), f"left alone: {reason}", counts))
+        rows.append(
+            (layer.path or layer.name, _was(layer), f"left alone: {reason}", counts)
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = []
     for *words, counts in rows:

@@ -110,7 +110,7 @@ def test_unknown_arguments_are_refused():
 
 
 def test_an_activation_in_the_place_of_the_depth():
-    with pytest.raises(ValueError, match="needs no activation.*depth='relu'"):
+    with pytest.raises(ValueError, match=r"needs no activation.*depth='relu'"):
         ks.SawtoothDense(64, "relu")
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from backend import has_float64
 from backend import to_numpy
 from hypothesis import given
 from hypothesis import settings
@@ -189,6 +190,15 @@ def test_release_keeps_the_pieces(depth):
         np.testing.assert_allclose(
             after.breakpoints, before[channel].breakpoints, atol=1e-5
         )
+
+
+@pytest.mark.skipif(not has_float64(), reason="this backend runs without float64")
+def test_release_keeps_pieces_at_the_margin_in_float64():
+    layer = ks.RegionConstraint(depth=4, dtype="float64")
+    layer.build((None, 4))
+    layer.peak_logits.assign(np.full((5, 4), -30.0))
+    layer.release()
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 16)
 
 
 def test_narrow_pieces_go_without_a_gap():

@@ -1,5 +1,7 @@
 """`replace_dense`: which layers are replaced, and what the copy keeps."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -70,7 +72,9 @@ def test_inputs_keep_their_names():
     hidden = layers.Dense(2, "relu")(inputs[0])
     model = keras.Model(inputs, layers.Identity()(hidden))
     copy = ks.replace_dense(model)
-    for old, new in zip(model.layers[:-1], copy.layers[:-1], strict=True):
+    for old, new in zip(model.layers, copy.layers, strict=True):
+        if not isinstance(old, layers.InputLayer):
+            continue
         assert (old.name, old.batch_shape) == (new.name, new.batch_shape)
     x = np.ones((2, 3), "float32")
     assert copy([x, None]).shape == (2, 2)
@@ -87,20 +91,21 @@ def test_outputs_keep_their_range(capsys):
     outputs = {k: keras.ops.convert_to_numpy(v) for k, v in copy(x).items()}
     assert np.abs(outputs["a"]).max() <= 1 and outputs["b"].min() == 0
     assert capsys.readouterr().out.count("SawtoothDense") == 2
-    with pytest.raises(ValueError, match=r"'out' is left alone: an output of the mod"):
-        ks.replace_dense(
-            keras.Sequential([inputs, layers.Dense(1, "relu", name="out")])
-        )
+    last = layers.Dense(1, "relu", name="last")
+    with pytest.raises(ValueError, match="'last' is left alone: an output of the mod"):
+        ks.replace_dense(keras.Sequential([inputs, last]))
 
 
 def test_activations_in_layers_of_their_own_are_named(capsys):
-    own = [layers.Dense(4), layers.Activation("gelu", name="own"), layers.ReLU()]
+    def own():
+        return layers.Dense(4), layers.Activation("gelu", name="own"), layers.ReLU()
+
     with pytest.raises(ValueError, match="'own' is left alone: an activation in a lay"):
-        ks.replace_dense(small(*own))
-    model = small(*own, layers.Dense(4, activation=layers.ReLU()))
+        ks.replace_dense(small(*own()))
+    model = small(*own(), layers.Dense(4, activation=layers.ReLU()))
     assert kinds(ks.replace_dense(model, verbose=1))[3] == "SawtoothDense"
     table = capsys.readouterr().out
-    assert "own     Activation gelu  left alone: an activation in a layer" in table
+    assert re.search("own +Activation gelu +left alone: an activation in a lay", table)
     assert table.count("left alone") == 2
 
 
