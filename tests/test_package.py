@@ -56,6 +56,38 @@ def test_no_backend_and_no_private_keras_inside_the_package():
             assert not {"tensorflow", "jax", "torch"} & {*imports}
 
 
+# What Keras has no public way for, and who depends on it.
+PRIVATE_NAMES_OF_KERAS = {
+    "_exclude_from_weight_decay": "optimizer_state.py",
+    "_exclude_from_weight_decay_pattern": "optimizer_state.py",
+    "_flatten_layers": "nested_layers.py",
+    "_initial_epoch": "backup_and_restore.py",
+    "_keras_history": "swap_choice.py",
+    "_torch_params": "phase_change.py",
+    "_track_variable": "region_constraint.py",
+    "_track_variables": "phase_change.py",
+    "_tracker": "region_constraint.py",
+    "_untrack_variable": "region_constraint.py",
+}
+
+
+def test_private_names_of_keras_are_listed():
+    texts = {
+        path.name: path.read_text() for path in (ROOT / "keras_sawtooth").rglob("*.py")
+    }
+    own = {"_fields"}  # Of named tuples.
+    for text in texts.values():
+        own.update(re.findall(r"^\s*def (_\w+)", text, re.M))
+        own.update(re.findall(r"^(?:\s*self\.)?(_\w+)(?= =)", text, re.M))
+    found = {
+        name: path
+        for path, text in texts.items()
+        for name in re.findall(r"[.\"](_[a-z]\w+)", text)
+        if name not in own
+    }
+    assert found == PRIVATE_NAMES_OF_KERAS
+
+
 NAN, INFINITY = float("nan"), float("inf")
 BAD_ARGUMENTS = [
     ("depth", [0, -1, True, 2.0, "3", None, 25, 10**9]),

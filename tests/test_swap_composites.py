@@ -1,13 +1,17 @@
 """`replace_dense` where layers and models of other classes hold the dense layers."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+from exports import code_by_heading
 from keras import layers
 
 import keras_sawtooth as ks
 from keras_sawtooth.nested_layers import region_layers
 
+DOCS = Path(__file__).parents[1] / "docs"
 RNG = np.random.default_rng(0)
 # A function of `RegionConstraint` that leaves everything as it is.
 IDENTITY = {"amplitude_initializer": "zeros", "slope_initializer": "ones"}
@@ -302,6 +306,22 @@ def test_model_without_configuration():
     model(data(2, 3))
     with pytest.raises(TypeError, match=r"cannot be copied: no Own.*get_config"):
         ks.replace_dense(model)
+
+
+def test_the_class_in_the_documentation(tmp_path):
+    code = code_by_heading(DOCS / "swap.md")["Layers inside of other layers", ""]
+    names = {"keras": keras}
+    exec(code, names)
+    surrogate = register(names["Surrogate"])
+    model = surrogate()
+    x = data(4, 3)
+    call(model, x)
+    copy = ks.replace_dense(model)
+    (region,) = region_layers(copy)
+    assert copy.hidden.activation is region
+    copy.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(call(loaded, x), call(copy, x), atol=1e-6)
 
 
 def test_functional_model_with_a_call_of_its_own():
