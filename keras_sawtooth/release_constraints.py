@@ -180,6 +180,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             return
         if self._first_epoch == self._last_epoch:
             return  # A loop by hand, one epoch a `fit`.
+        if self._plateau or (self.epoch is not None and self.epoch <= self._last_epoch):
+            return  # `EarlyStopping` has restored weights from before the release.
         reason = (
             f"it was stopped before `{self.monitor}` had not improved for "
             f"patience={self.patience} epochs; give `EarlyStopping` a longer `patience`"
