@@ -128,6 +128,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         self._checked = False
         self._replayed = False
         self._first_epoch = self._last_epoch = None
+        self._released = False
         self._check_model()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -150,6 +151,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             )
         if constrained_layers(self.model):
             released = release(self.model)
+            self._released = True
             if self.verbose > 0:
                 print(
                     f"\nEpoch {epoch + 1}: released {len(released)} layer(s); "
@@ -173,18 +175,19 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def _report_constrained(self):
         """Say that a training has ended without a release."""
+        if self._released:
+            return  # `EarlyStopping` has restored weights from before the release.
+        if self._first_epoch == self._last_epoch:
+            return  # A loop by hand, one epoch a `fit`.
         if self.epoch is None and not self.model.stop_training:
             # There was no plateau, and nobody said how long to wait for one.
             if self.verbose > 0:
                 print(f"\nNo release: `{self.monitor}` was improving to the end.")
             return
-        if self._first_epoch == self._last_epoch:
-            return  # A loop by hand, one epoch a `fit`.
-        if self._plateau or (self.epoch is not None and self.epoch <= self._last_epoch):
-            return  # `EarlyStopping` has restored weights from before the release.
         reason = (
-            f"it was stopped before `{self.monitor}` had not improved for "
-            f"patience={self.patience} epochs; give `EarlyStopping` a longer `patience`"
+            f"it was stopped before there was an epoch after patience={self.patience} "
+            f"without improvement of `{self.monitor}`; give what stops it, such as "
+            "`EarlyStopping`, a longer `patience`"
             if self.epoch is None
             else f"its last epoch was {self._last_epoch}, counted from 0, and the "
             f"release is to come at the start of epoch={self.epoch}"

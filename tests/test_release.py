@@ -392,8 +392,12 @@ def test_a_training_without_a_release_says_so(capsys):
     fit(model, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=2)])
     stop = keras.callbacks.EarlyStopping(monitor="loss", patience=1, min_delta=100)
     wait = ks.ReleaseConstraints(monitor="loss", patience=5, verbose=1)
-    with pytest.warns(UserWarning, match="stopped before `loss` .* patience=5 epochs"):
+    with pytest.warns(UserWarning, match="after patience=5 without .* `loss`"):
         fit(model, epochs=9, callbacks=[stop, wait])
+    both = {"monitor": "loss", "patience": 2, "min_delta": 100}
+    callbacks = [keras.callbacks.EarlyStopping(**both), ks.ReleaseConstraints(**both)]
+    with pytest.warns(UserWarning, match="after patience=2 without .* `loss`"):
+        fit(model, epochs=9, callbacks=callbacks)
     fit(model, epochs=2, callbacks=[wait])
     assert "No release: `loss` was improving to the end" in capsys.readouterr().out
     ks.release(model)
