@@ -29,6 +29,7 @@ from test_models import sequential
 
 import keras_sawtooth as ks
 from keras_sawtooth import preset_handles
+from keras_sawtooth import preset_saving
 from keras_sawtooth import preset_size
 
 each_phase = pytest.mark.parametrize("phase", PHASES)
@@ -443,3 +444,13 @@ def test_kaggle(preset, monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", fake)
     assert_same(model, ks.from_preset("kaggle://me/net/keras/small/3"))
     assert sorted(asked) == [("me/net/keras/small/3", name) for name in FILES]
+
+
+def test_directories_inside_of_a_preset_are_replaced(tmp_path):
+    """KerasHub keeps vocabularies in one."""
+    for content in ("old", "new"):
+        with preset_saving.written_whole(tmp_path / "preset") as draft:
+            (draft / "assets").mkdir()
+            (draft / "assets" / "vocabulary.txt").write_text(content)
+    assert (tmp_path / "preset" / "assets" / "vocabulary.txt").read_text() == "new"
+    assert [path.name for path in (tmp_path / "preset").iterdir()] == ["assets"]
