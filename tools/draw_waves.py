@@ -28,7 +28,7 @@ def main():
     for axis in axes:
         axis.set_xlabel("u")
         axis.grid(alpha=0.3)
-    figure.savefig(Path(__file__).parent / "images" / "waves.png", dpi=110)
+    figure.savefig(Path(__file__).parents[1] / "docs" / "images" / "waves.png", dpi=110)
 
 
 if __name__ == "__main__":
