@@ -104,17 +104,9 @@ def make_energy(quick):
     }
 
 
-def without_news(config):
-    """A config without the entries that only the newest versions of Keras know."""
-    if isinstance(config, list):
-        return [without_news(value) for value in config]
-    if isinstance(config, dict):
-        return {
-            name: without_news(value)
-            for name, value in config.items()
-            if name not in NEWS or value is not None
-        }
-    return config
+def without_news(entries):
+    """What older versions of Keras know of an object in a config."""
+    return {k: v for k, v in entries.items() if k not in NEWS or v is not None}
 
 
 MAKERS = {"energy": make_energy}
@@ -136,7 +128,9 @@ def make(name, out, quick):
     directory = out / f"sawtooth_{name}"
     ks.save_to_preset(model, directory, metadata, overwrite=True)
     config = directory / "config.json"
-    config.write_text(json.dumps(without_news(json.loads(config.read_text()))))
+    config.write_text(
+        json.dumps(json.loads(config.read_text(), object_hook=without_news))
+    )
 
 
 def main():
