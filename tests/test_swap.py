@@ -138,7 +138,8 @@ def test_vocabulary():
     words = layers.StringLookup(output_mode="multi_hot")
     words.adapt(np.array(["a", "b", "b"]))
     inputs = keras.Input((2,), dtype="string")
-    model = keras.Model(inputs, layers.Dense(4, "relu")(words(inputs)))
+    hidden = layers.Dense(4, "relu")(words(inputs))
+    model = keras.Model(inputs, layers.Dense(1)(hidden))
     found = ks.replace_dense(model).layers[1]
     x = np.array([["a", "c"]])
     np.testing.assert_array_equal(words(x), found(x))
