@@ -182,7 +182,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         if self.epoch is None and not self.model.stop_training:
             # There was no plateau, and nobody said how long to wait for one.
             if self.verbose > 0:
-                print(f"\nNo release: `{self.monitor}` was improving to the end.")
+                print(f"\nNo release: no plateau of `{self.monitor}` before the end.")
             return
         reason = (
             f"it was stopped before there was an epoch after patience={self.patience} "
