@@ -127,7 +127,6 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         self._missing = None
         self._checked = False
         self._replayed = False
-        self._first_epoch = self._last_epoch = None
         self._released = False
         self._check_model()
 
@@ -136,9 +135,6 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self._check_model()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._first_epoch is None:
-            self._first_epoch = epoch
-        self._last_epoch = epoch
         self._replay()
         due = self._plateau if self.epoch is None else epoch >= self.epoch
         if not due:
@@ -177,7 +173,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         """Say that a training has ended without a release."""
         if self._released:
             return  # `EarlyStopping` has restored weights from before the release.
-        if self._first_epoch == self._last_epoch:
+        epochs = getattr(getattr(self.model, "history", None), "epoch", [])
+        if len(epochs) < 2:
             return  # A loop by hand, one epoch a `fit`.
         if self.epoch is None and not self.model.stop_training:
             # There was no plateau, and nobody said how long to wait for one.
@@ -189,7 +186,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             f"without improvement of `{self.monitor}`; give what stops it, such as "
             "`EarlyStopping`, a longer `patience`"
             if self.epoch is None
-            else f"its last epoch was {self._last_epoch}, counted from 0, and the "
+            else f"its last epoch was {epochs[-1]}, counted from 0, and the "
             f"release is to come at the start of epoch={self.epoch}"
         )
         warnings.warn(
