@@ -21,11 +21,12 @@ def release(model):
             compiled. A single layer has its own `layer.release()`.
 
     Returns:
-        List of the `RegionConstraint` layers that were released.
+        List of the `RegionConstraint` layers that were released. One that the model
+        does not call will start in the released phase.
 
     Raises:
         TypeError: if `model` is no model.
-        ValueError: if there is nothing to release, a layer is not built, or the
+        ValueError: if there is nothing to release, the model is not built, or the
             optimiser cannot be copied. The model is unchanged then.
 
     Example:
@@ -51,12 +52,15 @@ def release(model):
             "`SawtoothDense` or `RegionConstraint`, or all of them were "
             "released before."
         )
-    for layer in layers:
-        if not layer.built:
-            raise ValueError(
-                f"Layer {layer.path or layer.name!r} of {model.name!r} is not "
-                "built yet, so there is nothing to release. Call the model on "
-                "data first: `model(x[:1])`."
-            )
-    change_phase(model, layers)
+    unbuilt = [layer for layer in layers if not layer.built]
+    if unbuilt and not model.built:
+        raise ValueError(
+            f"Layer {unbuilt[0].path or unbuilt[0].name!r} of {model.name!r} is not "
+            "built yet, so there is nothing to release. Call the model on "
+            "data first: `model(x[:1])`."
+        )
+    change_phase(model, [layer for layer in layers if layer.built])
+    for layer in unbuilt:
+        # The model does not call it.
+        layer.constrained = False
     return layers

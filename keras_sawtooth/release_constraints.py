@@ -46,7 +46,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     Warns:
         UserWarning: at the end of a training that left layers constrained, as it did
-            not get to `epoch`, or was stopped while the callback waited.
+            not get to `epoch`, or was stopped while the callback waited, or a
+            validation metric to be monitored was in no logs.
 
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
@@ -54,7 +55,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             `SawtoothDense` or `RegionConstraint`, or its optimiser cannot be
             copied; at the end of the first epoch, if `monitor` is not in its
             logs. A validation metric may come later (`validation_freq`): then
-            there is a warning, and the error follows at the end of training.
+            there is a warning.
 
     Example:
 
@@ -165,8 +166,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def on_train_end(self, logs=None):
         if self._missing:
-            raise ValueError(self._missing)
-        if constrained_layers(self.model):
+            warnings.warn(f"{self._missing} Nothing was released.", stacklevel=2)
+        elif constrained_layers(self.model):
             self._report_constrained()
 
     def _report_constrained(self):
