@@ -1,5 +1,7 @@
 """Layers at any depth of nesting."""
 
+from contextlib import contextmanager
+
 import keras
 
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -27,3 +29,16 @@ def compiled_models(model):
         for layer in flatten_layers(model)
         if isinstance(layer, keras.Model) and layer.compiled
     ]
+
+
+@contextmanager
+def uncompiled(model):
+    """Keras compiles the clone of a compiled model, which needs its losses' code."""
+    compiled = compiled_models(model)
+    for trainer in compiled:
+        trainer.compiled = False
+    try:
+        yield
+    finally:
+        for trainer in compiled:
+            trainer.compiled = True

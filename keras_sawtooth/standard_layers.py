@@ -10,9 +10,9 @@ from keras_sawtooth.graphs import check_same_call
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.layer_state import copy_state
 from keras_sawtooth.layer_state import layer_pairs
-from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import region_layers
+from keras_sawtooth.nested_layers import uncompiled
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_network import standard_network
@@ -136,7 +136,7 @@ def to_standard_layers(model):
         return linear, stages
 
     converted = [x.name for x in flatten_layers(model) if region_layers(x)]
-    with _uncompiled(model), _mask_errors(converted):
+    with uncompiled(model), _mask_errors(converted):
         result = clone_graph(model)
     if not result.built:
         result.build(model.input_shape)
@@ -205,19 +205,6 @@ def _linear_dense(layer):
 def _wrap(wrapper, layer):
     config = {k: v for k, v in wrapper.get_config().items() if k != "layer"}
     return type(wrapper)(layer, **config)
-
-
-@contextmanager
-def _uncompiled(model):
-    """Keras compiles the clone of a compiled model, which needs its losses' code."""
-    compiled = compiled_models(model)
-    for trainer in compiled:
-        trainer.compiled = False
-    try:
-        yield
-    finally:
-        for trainer in compiled:
-            trainer.compiled = True
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import keras
 
 from keras_sawtooth.graphs import check_same_call
 from keras_sawtooth.graphs import is_graph
+from keras_sawtooth.nested_layers import uncompiled
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
@@ -31,7 +32,9 @@ def replace_dense(
     starts with its kernel and bias. All other layers are copied with their weights,
     such as linear, softmax and sigmoid heads, and whatever computes an output of a
     Sequential or functional model, as the range of its activation may matter. If the
-    model is compiled, so is the copy, with an optimiser that starts afresh.
+    model is compiled, so is the copy, with an optimiser that starts afresh. Second
+    derivatives of the copy are zero, as those of relu: if the loss needs them, leave
+    tanh and gelu as they are.
 
     Where the configuration of a layer says no more of the dense layers in it than
     their activation (`TransformerEncoder(activation="gelu")` of KerasHub), they stay
@@ -56,6 +59,10 @@ def replace_dense(
     Returns:
         The new model.
 
+    Warns:
+        UserWarning: if the model is compiled and Keras cannot copy how, as with a loss
+            function of your own that is not registered. The copy is not compiled then.
+
     Raises:
         TypeError: if `model` is no `keras.Model`, `where` no function, or a part of
             the model cannot be made from its `get_config()`.
@@ -78,7 +85,8 @@ def replace_dense(
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
     chosen, left = choose(model, kinds, where)
     rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
-    result, copies = _copy(model, rewriter)
+    with uncompiled(model):
+        result, copies = _copy(model, rewriter)
     hidden = [x for x in chosen if id(x) not in rewriter.done]
     if hidden:
         raise ValueError(
@@ -95,8 +103,7 @@ def replace_dense(
     replaced = [(old, new) for old, new in pairs if id(old) in rewriter.chosen]
     check_copy(model, result, replaced, rewriter)
     if model.compiled:
-        # Its optimiser may have been made before all was frozen that was.
-        result.compile_from_config(model.get_compile_config())
+        _compile_like(model, result)
     if verbose:
         print(table(replaced, left))
     return result
@@ -134,6 +141,17 @@ def _check_arguments(model, kinds, where, arguments):
     else:
         RegionConstraint(**arguments)
     return kinds
+
+
+def _compile_like(model, copy):
+    try:
+        copy.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            f"The copy of {model.name!r} is not compiled: Keras cannot copy what the "
+            f"model was compiled with. Call `compile`. {error}",
+            stacklevel=3,
+        )
 
 
 def _copy(model, rewriter):

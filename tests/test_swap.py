@@ -183,6 +183,18 @@ def test_where_and_what_is_printed(capsys):
     assert len({len(line) for line in printed.splitlines()}) == 1
 
 
+def test_a_model_compiled_with_functions_of_ones_own():
+    def loss(y, outputs):
+        return keras.ops.mean((y - outputs) ** 2)
+
+    model = small(layers.Dense(4, "relu"))
+    model.compile("adam", loss)
+    with pytest.warns(UserWarning, match="not compiled: .* Call `compile`"):
+        copy = ks.replace_dense(model)
+    assert kinds(copy) == ["SawtoothDense", "Dense"]
+    assert model.compiled and not copy.compiled
+
+
 def test_compiled_model_trains_through_the_release():
     model = small(layers.Dense(4, "relu"), layers.Dense(2, "sigmoid"))
     model.compile("adam", "mse")
