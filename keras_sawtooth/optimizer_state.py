@@ -61,6 +61,21 @@ def carry_over(optimizer, new, old_variables, variables, velocities):
             slots[_key(variable, "velocity")].assign(velocity)
 
 
+def exclude_successors(optimizer, new, gone, fresh):
+    """If no weights of `gone` decay, let those of `fresh` in their place not decay.
+
+    Args:
+        optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
+        new: the copy of it that is to come.
+        gone, fresh: lists of variables.
+    """
+    for old, copy in _with_inner(optimizer, new):
+        if not any(old._use_weight_decay(v) for v in gone):
+            excluded = getattr(copy, "_exclude_from_weight_decay", ())
+            keys = {copy._var_key(v) for v in fresh}
+            copy._exclude_from_weight_decay = {*excluded, *keys}
+
+
 def start_averages(optimizer, fresh, variables):
     """Let the moving averages of fresh variables, if any, start at their values."""
     slots = _slots(optimizer, variables)
@@ -117,18 +132,24 @@ def _slot_name(variable, *slot):
     return "_".join([variable.path.replace("/", "_"), *slot])
 
 
-def _copy_weight_decay_exclusions(old, new):
+def _copy_weight_decay_exclusions(optimizer, new):
     # `exclude_from_weight_decay` leaves no trace in the configuration.
-    for name in (
-        "_exclude_from_weight_decay",
-        "_exclude_from_weight_decay_pattern",
-    ):
-        if hasattr(old, name):
-            setattr(new, name, getattr(old, name))
+    for old, copy in _with_inner(optimizer, new):
+        for name in (
+            "_exclude_from_weight_decay",
+            "_exclude_from_weight_decay_pattern",
+        ):
+            if hasattr(old, name):
+                setattr(copy, name, getattr(old, name))
+
+
+def _with_inner(old, new):
+    """Pairs of an optimiser and its copy, and of those inside of them."""
+    yield old, new
     if hasattr(old, "inner_optimizer"):
-        _copy_weight_decay_exclusions(old.inner_optimizer, new.inner_optimizer)
+        yield from _with_inner(old.inner_optimizer, new.inner_optimizer)
     # Of a `MultiOptimizer`. One with a function in place of a map has none before it
     # is built, and the function would return the old ones: an error is right.
     inner = getattr(old, "optimizers", ()), getattr(new, "optimizers", ())
     for old_inner, new_inner in zip(*inner, strict=True):
-        _copy_weight_decay_exclusions(old_inner, new_inner)
+        yield from _with_inner(old_inner, new_inner)

@@ -9,6 +9,7 @@ from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
+from keras_sawtooth.optimizer_state import exclude_successors
 from keras_sawtooth.optimizer_state import second_moment_decay
 from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.relu_network import ReluBlocks
@@ -64,23 +65,48 @@ def renew(model, trained, replaced):
         if _has_state(trainer):
             optimizer = copy_optimizer(trainer.optimizer)
             velocities = []
-            for layer, gone in replaced:
-                velocities += _velocities(trainer.optimizer, variables, layer, gone)
+            for layer, before in replaced:
+                gone = _without(before, layer.weights)
+                fresh = _without(layer.weights, before)
+                exclude_successors(trainer.optimizer, optimizer, gone, fresh)
+                largest = _largest_velocity(trainer.optimizer, variables, gone)
+                if largest is not None:
+                    velocities += _velocities(optimizer, layer, fresh, largest)
             now = trainer.trainable_variables
             carry_over(trainer.optimizer, optimizer, variables, now, velocities)
-            trainer.optimizer = optimizer
+            set_optimizer(trainer, optimizer)
     forget_variables(model)
+
+
+def set_optimizer(trainer, optimizer):
+    """Give a compiled model another optimiser, to train with and to be saved with."""
+    trainer.optimizer = optimizer
+    # What the model was compiled with would keep the slots of the old one alive, and
+    # give copies of the model its learning rate.
+    config = getattr(trainer, "_compile_config", None)
+    if config is not None:
+        config.config["optimizer"] = optimizer
 
 
 def forget_variables(model):
     """Let go of what was traced with, or lists, the variables from before."""
     for layer in flatten_layers(model):
+        _forget_traces(layer)
         # Also those that are not compiled: they may have predicted.
         if isinstance(layer, keras.Model):
             layer.test_function = layer.predict_function = None
             if layer.train_function is not None:
                 layer.make_train_function(force=True)
     list_torch_parameters(model)
+
+
+def _forget_traces(layer):
+    """Let methods that are decorated with `tf.function` be traced again."""
+    for cls in type(layer).__mro__:
+        for member in vars(cls).values():
+            traced = getattr(member, "_descriptor_cache", None)
+            if traced is not None:
+                traced.pop(layer, None)
 
 
 def list_torch_parameters(model):
@@ -109,8 +135,20 @@ def _has_state(model):
     return model.optimizer is not None and model.optimizer.built
 
 
-def _velocities(optimizer, trained, layer, replaced):
-    """Second moments for the new variables of a layer, from the replaced ones.
+def _without(variables, others):
+    others = {id(variable) for variable in others}
+    return [variable for variable in variables if id(variable) not in others]
+
+
+def _largest_velocity(optimizer, trained, gone):
+    """The largest second moment of every channel of `gone`, or `None`."""
+    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
+    known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
+    return ops.max(ops.concatenate(known), axis=0) if known else None
+
+
+def _velocities(optimizer, layer, fresh, largest):
+    """Second moments for the fresh variables of a layer, from those that are gone.
 
     The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
     those of peaks, and stored as they are `relu_rate` times that. So the largest second
@@ -119,19 +157,11 @@ def _velocities(optimizer, trained, layer, replaced):
     neurons. That protects their pieces, which the first steps could cut off, but with
     a `beta_2` of 0.999 it would last for thousands of steps.
     """
-    gone = [v for v in replaced if v is not layer.slope]
-    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
-    known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
-    if not known:
-        return []
-    largest = ops.max(ops.concatenate(known), axis=0)
     factor = (SENSITIVITY * layer.relu_rate) ** 2
     largest = largest / factor if layer.constrained else largest * factor
     decay = (1 - second_moment_decay(optimizer)) * PROTECTED_STEPS
     velocities = []
-    for variable in layer.weights:
-        if variable is layer.slope:
-            continue
+    for variable in fresh:
         estimate = largest
         field = variable.name.removeprefix("relu_")
         if field in ReluBlocks._fields:

@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import warnings
 
+import keras
 import numpy as np
 
 from keras_sawtooth import checked_store
@@ -29,7 +30,7 @@ def save(layer, store):
     """Save the variables of a `RegionConstraint`, and what their numbers stand for."""
     units = ("domain", "margin" if layer.constrained else "relu_rate")
     values = {name: np.array(getattr(layer, name), "float64") for name in units}
-    checked_store.write(store, {**values, **{v.name: v for v in layer.weights}})
+    checked_store.write(store, {**values, **{v.name: v for v in own_variables(layer)}})
 
 
 def load(layer, store):
@@ -61,11 +62,29 @@ def load(layer, store):
                 "call it on data, first."
             )
         return
-    found = {name: value.shape for name, value in values.items()}
+    others = [v.name for v in own_variables(layer) if v.name not in _names(layer)]
+    found = {name: v.shape for name, v in values.items() if name not in others}
     if found != layer.variable_shapes(layer.constrained):
         _follow(layer, found)
-    for variable in layer.weights:
+    for variable in own_variables(layer):
+        if variable.name not in values:
+            raise ValueError(
+                f"The file has no variable {variable.name!r} of layer {layer.path!r}: "
+                "it is that of a layer of another class."
+            )
         variable.assign(values[variable.name])
+
+
+def own_variables(layer):
+    """The variables of a layer itself, also those that a subclass has added."""
+    own = {}
+    keras.layers.Layer.save_own_variables(layer, own)
+    return own.values()
+
+
+def _names(layer):
+    """The names of all variables that a `RegionConstraint` may have."""
+    return {*layer.variable_shapes(True), *layer.variable_shapes(False)}
 
 
 def _follow(layer, found):

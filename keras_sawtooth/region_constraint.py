@@ -370,11 +370,22 @@ class RegionConstraint(keras.layers.Layer):
                 f"Layer {self.path!r} was released before. A layer can be "
                 "released once."
             )
-        constrained_variables = [v for v in self.weights if v is not self.slope]
+        constrained_variables, others = self._variables_of_phase(), self._others()
         with self._unlocked():
             self._swap_variables()
+            self._move_to_end(others)
         self.constrained = False
         _invalidate(constrained_variables)
+
+    def _variables_of_phase(self):
+        """What a change of phase replaces."""
+        names = self.variable_shapes(self.constrained)
+        return [getattr(self, name) for name in names if name != "slope"]
+
+    def _others(self):
+        """What a subclass has added to the variables."""
+        known = self.variable_shapes(self.constrained)
+        return [v for v in phase_files.own_variables(self) if v.name not in known]
 
     def _swap_variables(self):
         # The initialisers below may run later than this method: when a model is
@@ -419,12 +430,11 @@ class RegionConstraint(keras.layers.Layer):
         The function is not kept: weights that were trained freely are no composed
         triangles.
         """
-        relu_variables = [v for v in self.weights if v is not self.slope]
+        relu_variables, others = self._variables_of_phase(), self._others()
         with self._unlocked():
-            # `slope` comes last in the constrained phase.
-            self._untrack_variable(self.slope)
             self._add_constrained_variables()
-            self._track_again(self.slope)
+            # `slope` comes last in the constrained phase.
+            self._move_to_end([self.slope, *others])
             self._forget(relu_variables)
         self.constrained = True
         _invalidate(relu_variables)
@@ -432,16 +442,23 @@ class RegionConstraint(keras.layers.Layer):
     def _take_back(self, variables):
         """Undo a change of phase; `variables` are the weights from before it."""
         with self._unlocked():
-            self._forget(self.weights)
+            self._forget([*self._variables_of_phase(), self.slope])
+            kept = {id(variable) for variable in self.weights}
             for variable in variables:
-                self._track_again(variable)
-                setattr(self, variable.name, variable)
+                if id(variable) not in kept:
+                    self._track_again(variable)
+                    setattr(self, variable.name, variable)
         self.constrained = not self.constrained
 
     def _forget(self, variables):
         for variable in variables:
             self._untrack_variable(variable)
             setattr(self, variable.name, None)
+
+    def _move_to_end(self, variables):
+        for variable in variables:
+            self._untrack_variable(variable)
+            self._track_again(variable)
 
     def _track_again(self, variable):
         # Keras sorts a frozen variable into another list, and forgets to unfreeze it.

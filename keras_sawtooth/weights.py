@@ -14,6 +14,7 @@ from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.phase_change import change_phase
 from keras_sawtooth.phase_change import forget_variables
 from keras_sawtooth.phase_change import renew
+from keras_sawtooth.phase_change import set_optimizer
 from keras_sawtooth.phase_change import trainable_by_model
 from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.phase_files import collect_followers
@@ -93,13 +94,13 @@ def _load_weights(model, filepath, kwargs):
                 if trainer.optimizer is not None and not trainer.optimizer.built:
                     if followers:
                         # After a failure, it is still for the old variables.
-                        trainer.optimizer = copy_optimizer(trainer.optimizer)
+                        set_optimizer(trainer, copy_optimizer(trainer.optimizer))
                     trainer.optimizer.build(trainer.trainable_variables)
             load(model, filepath, **kwargs)
         refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
         for trainer, optimizer in optimizers:
-            trainer.optimizer = optimizer
+            set_optimizer(trainer, optimizer)
         changed = [item[:2] for item in before if item[0].constrained != item[2]]
         for layer, variables in changed:
             layer._take_back(variables)
@@ -170,6 +171,7 @@ def _layers_of_other_phase(model, weights):
         id(variable): layer
         for layer in _built_region_layers(model)
         for variable in layer.weights
+        if variable.name in layer.variable_shapes(layer.constrained)
     }
     shapes = [np.shape(value) for value in weights]
     changed, seen, start = [], set(), 0

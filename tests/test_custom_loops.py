@@ -80,6 +80,44 @@ def test_loop_by_hand(heading):
     assert_same_weights(run(MODEL, (LOOP, heading))["model"], fitted(optimizer))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function")
+@pytest.mark.parametrize("decorated", ["call", "train_step"])
+def test_methods_decorated_with_tf_function(decorated):
+    import tensorflow as tf
+
+    def trace_if(name):
+        return tf.function if name == decorated else lambda method: method
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.head = ks.SawtoothDense(4), keras.layers.Dense(1)
+
+        @trace_if("call")
+        def call(self, inputs):
+            return self.head(self.hidden(inputs))
+
+        @trace_if("train_step")
+        def train_step(self, batch):
+            x, y = batch
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x))
+            variables = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            return {"loss": loss}
+
+    model = Model()
+    x = np.linspace(-1, 1, 32, dtype="float32")[:, None]
+    model(x[:1])
+    model.compile("adam", "mse")
+    release = ks.ReleaseConstraints(epoch=2)
+    model.fit(x, x**2, epochs=3, verbose=0, callbacks=[release])
+    before = model.get_weights()
+    model.fit(x, x**2, verbose=0)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        assert np.isfinite(b).all() and not np.array_equal(a, b)
+
+
 def test_train_step_of_ones_own():
     names = run(MODEL, (STEP, NAME), (STEP, "Any backend"))
     assert_same_weights(names["model"], fitted("adam"))

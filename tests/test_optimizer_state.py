@@ -1,5 +1,8 @@
 """The optimiser's state across a release, value by value."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -393,6 +396,39 @@ def test_variables_excluded_from_weight_decay_stay_so():
     assert not optimizer._use_weight_decay(model.layers[0].bias)
     assert not optimizer._use_weight_decay(region.relu_bias)
     assert optimizer._use_weight_decay(region.relu_kernel)
+
+
+@pytest.mark.parametrize("by", ["var_names", "var_list"])
+def test_what_takes_the_place_of_excluded_variables_does_not_decay(by):
+    x, y = data()
+    optimizer = keras.optimizers.AdamW(0.0, weight_decay=0.1)
+    model = build(optimizer)
+    region, other = (layer.region_constraint for layer in model.layers[:2])
+    variables = [v for v in region.weights if v is not region.slope]
+    if by == "var_names":
+        names = ["peak_logits", "amplitude", "tail_slopes"]
+        optimizer.exclude_from_weight_decay(var_names=names)
+    else:
+        optimizer.exclude_from_weight_decay(var_list=variables)
+    model.fit(x, y, epochs=1, verbose=0)
+    ks.release(model)
+    decays = model.optimizer._use_weight_decay
+    assert [v.name for v in region.weights if decays(v)] == ["slope"]
+    assert all(decays(v) == (by == "var_list") for v in other.weights[1:])
+    assert decays(model.layers[0].kernel)
+
+
+def test_models_are_saved_with_the_optimizer_in_force():
+    x, y = data()
+    model = build(keras.optimizers.Adam(0.1))
+    model.fit(x, y, epochs=1, verbose=0)
+    old = weakref.ref(model.optimizer)
+    model.optimizer.learning_rate = 0.01
+    ks.release(model)
+    clone = keras.models.clone_model(model)
+    assert float(clone.optimizer.learning_rate) == pytest.approx(0.01)
+    gc.collect()
+    assert old() is None
 
 
 def test_an_optimizer_that_never_stepped():

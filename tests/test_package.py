@@ -58,6 +58,9 @@ def test_no_backend_and_no_private_keras_inside_the_package():
 
 # What Keras has no public way for, and who depends on it.
 PRIVATE_NAMES_OF_KERAS = {
+    "_compile_config": "phase_change.py",
+    # Of functions that are decorated with `tf.function`.
+    "_descriptor_cache": "phase_change.py",
     "_exclude_from_weight_decay": "optimizer_state.py",
     "_exclude_from_weight_decay_pattern": "optimizer_state.py",
     "_flatten_layers": "nested_layers.py",
@@ -68,6 +71,8 @@ PRIVATE_NAMES_OF_KERAS = {
     "_track_variables": "phase_change.py",
     "_tracker": "region_constraint.py",
     "_untrack_variable": "region_constraint.py",
+    "_use_weight_decay": "optimizer_state.py",
+    "_var_key": "optimizer_state.py",
 }
 
 

@@ -404,6 +404,38 @@ for phase in PHASES:
 """
 
 
+@keras.saving.register_keras_serializable("tests")
+class WithGain(ks.RegionConstraint):
+    """A subclass with a weight and a layer of its own."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight(name="gain", shape=(), initializer="ones")
+        self.scaling = layers.BatchNormalization()
+        self.scaling.build(input_shape)
+
+    def call(self, inputs):
+        return super().call(self.scaling(inputs)) * self.gain
+
+
+@each_phase
+def test_weights_of_a_subclass_are_kept(phase, tmp_path):
+    model = keras.Sequential([keras.Input((5,)), WithGain(), layers.Dense(1)])
+    model.compile("adam", "mse", run_eagerly=True)
+    model.layers[0].gain.assign(2.0)
+    release = ks.ReleaseConstraints(epoch=1)
+    epochs = 1 + PHASES.index(phase)
+    model.fit(*data(), epochs=epochs, verbose=0, callbacks=[release])
+    assert phases(model) == [phase]
+    assert to_numpy(model.layers[0].gain.value) > 1
+    loaded = save_and_load_archive(model, tmp_path)
+    assert_same_state(model, loaded)
+    fresh = keras.models.clone_model(model)
+    model.save_weights(tmp_path / "m.weights.h5")
+    fresh.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(fresh.predict(data()[0]), model.predict(data()[0]))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_files_of_every_backend_load_here(backend, tmp_path):
