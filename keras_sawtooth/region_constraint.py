@@ -441,13 +441,14 @@ class RegionConstraint(keras.layers.Layer):
 
     def _take_back(self, variables):
         """Undo a change of phase; `variables` are the weights from before it."""
+        others = self._others()
         with self._unlocked():
             self._forget([*self._variables_of_phase(), self.slope])
-            kept = {id(variable) for variable in self.weights}
             for variable in variables:
-                if id(variable) not in kept:
+                if variable.name in self.variable_shapes(not self.constrained):
                     self._track_again(variable)
                     setattr(self, variable.name, variable)
+            self._move_to_end(others)
         self.constrained = not self.constrained
 
     def _forget(self, variables):

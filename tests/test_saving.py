@@ -436,6 +436,23 @@ def test_weights_of_a_subclass_are_kept(phase, tmp_path):
     np.testing.assert_array_equal(fresh.predict(data()[0]), model.predict(data()[0]))
 
 
+@each_phase
+def test_a_subclass_is_restored_if_a_file_of_the_other_phase_fails(phase, tmp_path):
+    def make(constrained):
+        region = WithGain(constrained=constrained)
+        return keras.Sequential([keras.Input((5,)), region, layers.Dense(1)])
+
+    constrained = phase == "constrained"
+    model, other = make(constrained), make(not constrained)
+    other.layers[1].bias.assign([np.nan])
+    other.save_weights(tmp_path / "m.weights.h5")
+    before = state(model)
+    with pytest.raises(ValueError, match="NaN"):
+        ks.load_weights(model, tmp_path / "m.weights.h5")
+    assert_same_state(before, model, atol=0)
+    assert [name for name, _ in before] == [name for name, _ in state(model)]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_files_of_every_backend_load_here(backend, tmp_path):
