@@ -62,7 +62,7 @@ def load(layer, store):
                 "call it on data, first."
             )
         return
-    others = [v.name for v in own_variables(layer) if v.name not in _names(layer)]
+    others = {v.name for v in layer._added_variables()}
     found = {name: v.shape for name, v in values.items() if name not in others}
     if found != layer.variable_shapes(layer.constrained):
         _follow(layer, found)
@@ -80,11 +80,6 @@ def own_variables(layer):
     own = {}
     keras.layers.Layer.save_own_variables(layer, own)
     return own.values()
-
-
-def _names(layer):
-    """The names of all variables that a `RegionConstraint` may have."""
-    return {*layer.variable_shapes(True), *layer.variable_shapes(False)}
 
 
 def _follow(layer, found):

@@ -370,7 +370,8 @@ class RegionConstraint(keras.layers.Layer):
                 f"Layer {self.path!r} was released before. A layer can be "
                 "released once."
             )
-        constrained_variables, others = self._variables_of_phase(), self._others()
+        constrained_variables = self._variables_of_phase()
+        others = self._added_variables()
         with self._unlocked():
             self._swap_variables()
             self._move_to_end(others)
@@ -382,8 +383,8 @@ class RegionConstraint(keras.layers.Layer):
         names = self.variable_shapes(self.constrained)
         return [getattr(self, name) for name in names if name != "slope"]
 
-    def _others(self):
-        """What a subclass has added to the variables."""
+    def _added_variables(self):
+        """List of the variables that a subclass has added."""
         known = self.variable_shapes(self.constrained)
         return [v for v in phase_files.own_variables(self) if v.name not in known]
 
@@ -430,7 +431,8 @@ class RegionConstraint(keras.layers.Layer):
         The function is not kept: weights that were trained freely are no composed
         triangles.
         """
-        relu_variables, others = self._variables_of_phase(), self._others()
+        relu_variables = self._variables_of_phase()
+        others = self._added_variables()
         with self._unlocked():
             self._add_constrained_variables()
             # `slope` comes last in the constrained phase.
@@ -441,7 +443,7 @@ class RegionConstraint(keras.layers.Layer):
 
     def _take_back(self, variables):
         """Undo a change of phase; `variables` are the weights from before it."""
-        others = self._others()
+        others = self._added_variables()
         with self._unlocked():
             self._forget([*self._variables_of_phase(), self.slope])
             for variable in variables:
