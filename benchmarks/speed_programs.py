@@ -21,15 +21,26 @@ import numpy as np
 MODES = {"jax": ("jit",), "tensorflow": ("jit",), "torch": ("eager", "compiled")}
 
 
+def of_compute_dtype(array):
+    dtype = keras.config.dtype_policy().compute_dtype
+    return keras.ops.convert_to_tensor(array, dtype)
+
+
 def stateless(layer):
     """`function(parameters, x, state)` of a layer of Keras or flax, and its values.
 
     State goes in as an argument: XLA would compute with constants beforehand.
     """
     if isinstance(layer, keras.layers.Layer):
-        parameters = [v.value for v in layer.trainable_variables]
-        state = [v.value for v in layer.non_trainable_variables]
-        return lambda p, x, s: layer.stateless_call(p, s, x)[0], parameters, state
+        trainable, others = layer.trainable_variables, layer.non_trainable_variables
+
+        def forward(parameters, x, state):
+            # `stateless_call` of a layer that is no model does not cast weights.
+            values = zip([*trainable, *others], [*parameters, *state], strict=True)
+            with keras.StatelessScope(state_mapping=values):
+                return layer(x)
+
+        return forward, [v.value for v in trainable], [v.value for v in others]
     from flax import nnx
 
     graph, parameters, state = nnx.split(layer, nnx.Param, ...)
@@ -39,7 +50,7 @@ def stateless(layer):
 def jax_programs(layer, x, dy, mode):
     import jax
 
-    x, dy = jax.device_put((x, dy))
+    x, dy = map(of_compute_dtype, (x, dy))
     layer(x)
     forward, parameters, state = stateless(layer)
 
@@ -70,7 +81,7 @@ def tensorflow_programs(layer, x, dy, mode):
 
     # It warns of retracing: many functions here have the same name.
     tf.get_logger().setLevel("ERROR")
-    x, dy = tf.constant(x), tf.constant(dy)
+    x, dy = map(of_compute_dtype, (x, dy))
     layer(x)
     variables = [v.value for v in layer.trainable_variables]
 
@@ -98,7 +109,7 @@ def tensorflow_programs(layer, x, dy, mode):
 def torch_programs(layer, x, dy, mode):
     import torch
 
-    x, dy = map(keras.ops.convert_to_tensor, (x, dy))
+    x, dy = map(of_compute_dtype, (x, dy))
     x.requires_grad_()
     layer(x)
     inputs = [*(v.value for v in layer.trainable_variables), x]
@@ -265,4 +276,6 @@ def measure(layers, x, dy, mode, rounds, queue=False, progress=print):
                 "quartiles": [float(low), float(high)],
                 **programs[name][program][1],
             }
+        ratios = [f"{name} {result[name][program]['ratio']:.2f}" for name in layers]
+        progress(f"{program}: {', '.join(ratios)}")
     return result

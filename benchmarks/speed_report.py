@@ -25,11 +25,11 @@ def milliseconds(timing):
     return f"{1e3 * timing['seconds']:.3g} ms"
 
 
-def temporaries(step, relu, units, batch):
+def temporaries(step, relu, units, batch, itemsize=4):
     """Beyond those of relu, as multiples of the pre-activations."""
     if "temp_bytes" not in step:
         return None
-    return (step["temp_bytes"] - relu["temp_bytes"]) / (4 * units * batch)
+    return (step["temp_bytes"] - relu["temp_bytes"]) / (itemsize * units * batch)
 
 
 def target(backend, mode, layer, units):
@@ -42,7 +42,7 @@ def target(backend, mode, layer, units):
     return *TARGETS.get((phase, units), (None, None)), MEMORY_TARGET
 
 
-def compared(backend, mode, sizes):
+def compared(backend, mode, sizes, itemsize=4):
     """Table of a comparison of layers at several sizes."""
     rows = []
     for size, layers in sizes.items():
@@ -64,7 +64,7 @@ def compared(backend, mode, sizes):
                     number(step["ratio"]),
                     f"{low:.2f}-{high:.2f}",
                     number(targets[1]),
-                    number(temporaries(step, relu, units, batch)),
+                    number(temporaries(step, relu, units, batch, itemsize)),
                     number(targets[2], 0),
                     *(
                         number(step[cost] / relu[cost]) if cost in step else ""
@@ -77,9 +77,9 @@ def compared(backend, mode, sizes):
     return markdown([*header, "flops", "bytes"], rows)
 
 
-def modes(backend, times):
+def modes(backend, times, how="", itemsize=4):
     return "\n\n".join(
-        f"{backend}, {mode}\n\n{compared(backend, mode, sizes)}"
+        f"{backend}, {mode}{how}\n\n{compared(backend, mode, sizes, itemsize)}"
         for mode, sizes in times.items()
     )
 
@@ -173,7 +173,11 @@ def gpu(backend, results):
         rows.append(row)
     header = ["RegionConstraint alone", "forward", "of adding a number"]
     header += ["step", "of adding a number"]
-    return f"{modes(backend, results['times'])}\n\n{markdown(header, rows)}"
+    times = [
+        modes(backend, sizes, f", {how}", 2 if how == "mixed_bfloat16" else 4)
+        for how, sizes in results["times"].items()
+    ]
+    return "\n\n".join([*times, markdown(header, rows)])
 
 
 SECTIONS = {

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import unittest.mock
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ from speed_layers import sawtooth_layers
 from speed_layers import table
 
 import keras_sawtooth as ks
+from keras_sawtooth import hot_path
 
 # (units, batch); as many inputs as units.
 SIZES = ((256, 1024), (1024, 512), (4096, 128))
@@ -54,8 +56,9 @@ def progress(*words):
     print("speed:", *words, file=sys.stderr, flush=True)
 
 
-def compare(section, layers, units, batch, rounds, mode, queue):
+def compare(section, layers, units, batch, rounds, mode, queue, policy):
     """Times of layers, dict of functions of `units`; see `speed_programs.measure`."""
+    keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(0)
     x, dy = np.random.default_rng(0).normal(size=(2, batch, units)).astype("float32")
     result = speed_programs.measure(
@@ -67,12 +70,15 @@ def compare(section, layers, units, batch, rounds, mode, queue):
         queue,
         partial(progress, f"{section}, {mode}, units {units}, batch {batch}:"),
     )
-    # Layers and programs hold each other in cycles, and some are large.
+    # Layers and programs hold each other in cycles, and some are large. The policy is
+    # forgotten, too.
     keras.backend.clear_session()
     return result
 
 
-def compare_sizes(section, layers, sizes, rounds, queue=False, largest=None):
+def compare_sizes(
+    section, layers, sizes, rounds, queue=False, largest=None, policy="float32"
+):
     """`compare` for every mode of the backend and every size.
 
     Args:
@@ -87,7 +93,7 @@ def compare_sizes(section, layers, sizes, rounds, queue=False, largest=None):
                 for name, layer in layers.items()
                 if units <= (largest or {}).get(name, units)
             }
-            times = compare(section, fitting, units, batch, rounds, mode, queue)
+            times = compare(section, fitting, units, batch, rounds, mode, queue, policy)
             result[mode][f"{units} {batch}"] = times
     return result
 
@@ -249,12 +255,24 @@ def gpu_section(rounds, quick):
     depths, sizes = (QUICK_DEPTHS, QUICK_SIZES) if quick else (DEPTHS, GPU_SIZES)
     if keras.backend.backend() == "torch":
         # It takes 20 s to compile a layer.
-        depths = depths[:1]
+        depths, sizes = depths[:1], sizes[:2][-1:]
     layers = {"relu": relu, **sawtooth_layers(depths)}
+    compared = partial(compare_sizes, layers=layers, sizes=sizes, rounds=rounds)
+    times = {
+        policy: compared(f"gpu, {policy}", queue=True, policy=policy)
+        for policy in ("mixed_bfloat16", "float32")
+    }
+    if keras.backend.backend() == "jax":
+        with unittest.mock.patch.object(hot_path.backend, "fits_one_kernel", never):
+            times["without kernels"] = compared("gpu, without kernels", queue=True)
     return {
-        "times": compare_sizes("gpu", layers, sizes, rounds, queue=True),
+        "times": times,
         "bandwidth": bandwidth((16, 8) if quick else (65536, 4096), depths[:1], rounds),
     }
+
+
+def never(*arguments):
+    return False
 
 
 def bandwidth(shape, depths, rounds):

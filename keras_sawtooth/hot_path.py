@@ -14,6 +14,9 @@ Their derivatives do:
 * XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
   layer. On JAX, `backend/gpu_kernels.py` makes one.
 
+Inputs of half precision are widened, and results narrowed again, in here: so a
+block or a kernel reads and writes no more than it has to.
+
 Forward-mode derivatives, derivatives of derivatives and `vmap` work as with the
 plain formulas. Only `keras_sawtooth.backend` calls a backend by its name: Keras has
 `ops.custom_gradient`, but its result has no forward mode on JAX and no `vmap` on
@@ -24,6 +27,7 @@ import math
 from collections import namedtuple
 
 import keras
+from keras import ops
 
 from keras_sawtooth import relu_network as plain_relu_network
 from keras_sawtooth import sawtooth as plain_sawtooth
@@ -51,7 +55,11 @@ SMALLEST_FAST_AXIS = 256
 
 
 def sawtooth(z, peaks, scales, slopes, domain):
-    """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast."""
+    """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast.
+
+    `z` may have another dtype than the parameters, in which all is computed; the
+    result has that of `z`.
+    """
     function = _sawtooth_on(domain)
     if backend.fits_one_kernel(z, peaks, scales, slopes):
         return backend.in_one_kernel(function, values=False)(z, peaks, scales, slopes)
@@ -62,7 +70,10 @@ def sawtooth(z, peaks, scales, slopes, domain):
 
 
 def relu_network(z, blocks, slopes, domain):
-    """`keras_sawtooth.relu_network.relu_network`, differentiated fast."""
+    """`keras_sawtooth.relu_network.relu_network`, differentiated fast.
+
+    `z` may have another dtype than the parameters, see `sawtooth`.
+    """
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
     if backend.fits_one_kernel(z, slopes, *blocks):
@@ -82,7 +93,9 @@ def relu_network(z, blocks, slopes, domain):
 @backend.cached_on_jax
 def _sawtooth_on(domain):
     def function(z, *parameters):
-        return plain_sawtooth.sawtooth(z, *parameters, domain, backend.triangle)
+        wide = ops.cast(z, parameters[0].dtype)
+        y = plain_sawtooth.sawtooth(wide, *parameters, domain, backend.triangle)
+        return ops.cast(y, z.dtype)
 
     return function
 
@@ -91,7 +104,9 @@ def _sawtooth_on(domain):
 def _relu_network_on(domain, fold):
     def function(z, slopes, *blocks):
         blocks = plain_relu_network.ReluBlocks(*blocks)
-        return plain_relu_network.relu_network(z, blocks, slopes, domain, fold)
+        wide = ops.cast(z, slopes.dtype)
+        y = plain_relu_network.relu_network(wide, blocks, slopes, domain, fold)
+        return ops.cast(y, z.dtype)
 
     return function
 

@@ -236,13 +236,10 @@ class RegionConstraint(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        z = self._evaluated(inputs)
+        z = ops.cast(inputs, self.compute_dtype)
         if self.constrained:
-            outputs = hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
-        else:
-            blocks, slopes = self.relu_blocks, self.slopes
-            outputs = hot_path.relu_network(z, blocks, slopes, self.domain)
-        return ops.cast(outputs, self.compute_dtype)
+            return hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
+        return hot_path.relu_network(z, self.relu_blocks, self.slopes, self.domain)
 
     @property
     def peaks(self):

@@ -57,8 +57,12 @@ def along_cosine(function):
 
 def assert_same(results):
     for fast, plain in zip(*map(jax.tree.leaves, results), strict=True):
-        scale = np.abs(plain).max(initial=1e-9)
-        np.testing.assert_allclose(fast, plain, rtol=0, atol=3e-6 * scale)
+        assert_close(fast, plain, 3e-6)
+
+
+def assert_close(found, expected, tolerance):
+    scale = np.abs(expected).max(initial=1e-9).astype("float32")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
 
 
 DERIVATIVES = {
@@ -202,10 +206,29 @@ def test_other_shapes_go_without_kernels(shape):
 
 def test_too_many_parameters_and_other_dtypes_go_without_kernels():
     arrays, *_ = example("released", 6, SHAPE)
-    wide = [jnp.asarray(a, "float32") for a in arrays]
-    assert not gpu_kernels.fits(wide[0], wide[1:])
+    many = [jnp.asarray(a, "float32") for a in arrays]
+    assert not gpu_kernels.fits(many[0], many[1:])
     narrow = [jnp.asarray(a, "bfloat16") for a in example("constrained", 3, SHAPE)[0]]
     assert not gpu_kernels.fits(narrow[0], narrow[1:])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_read_and_written_by_the_kernels(functions, dtype):
+    """And the sums are in float32: narrowed alone are the input and what it gives."""
+    (fast, plain), (z, *parameters) = functions
+    z = z.astype(dtype)
+    assert gpu_kernels.fits(z, parameters)
+
+    def rounded(z, *parameters):
+        return plain(z.astype("float32"), *parameters).astype(dtype)
+
+    for derivative in ("value", "gradient", "forward"):
+        results = [
+            jax.jit(DERIVATIVES[derivative](f))(z, *parameters) for f in (fast, rounded)
+        ]
+        for found, expected in zip(*map(jax.tree.leaves, results), strict=True):
+            assert found.dtype == expected.dtype
+            assert_close(found, expected, 3e-6 if expected.dtype == "float32" else 0.01)
 
 
 @pytest.mark.parametrize("released", [False, True])

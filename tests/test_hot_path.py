@@ -73,16 +73,22 @@ def weighted_sum(function, weights):
 
 def assert_same(arrays, fast, plain, rtol=2e-5):
     """Equal values and gradients, to rounding of the largest in its array."""
-    weights = np.random.default_rng(1).normal(size=arrays[0].shape)
-    results = []
-    for function in (fast, plain):
-        values = compiled(function)(*arrays)
-        loss = weighted_sum(function, weights)
-        results.append([to_numpy(values), *gradients(loss, arrays, compiled=True)])
+    results = (values_and_gradients(function, arrays) for function in (fast, plain))
     for found, expected in zip(*results, strict=True):
-        assert found.shape == expected.shape
-        largest = np.max(np.abs(expected), initial=1e-30, where=np.isfinite(expected))
-        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * largest)
+        assert_close(found, expected, rtol)
+
+
+def values_and_gradients(function, arrays):
+    weights = np.random.default_rng(1).normal(size=arrays[0].shape)
+    loss = weighted_sum(function, weights)
+    values = compiled(function)(*arrays)
+    return [to_numpy(values), *gradients(loss, arrays, compiled=True)]
+
+
+def assert_close(found, expected, rtol):
+    assert found.shape == expected.shape
+    largest = np.max(np.abs(expected), initial=1e-30, where=np.isfinite(expected))
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * largest)
 
 
 @pytest.fixture(params=["whole", "in blocks"])
@@ -117,6 +123,29 @@ def test_values_and_gradients(phase, depth, blocks):
 def test_any_shape_of_input(phase, depth, shape, blocks):
     arrays, fast, plain = example(phase, depth, shape)
     assert_same(arrays, fast, plain)
+
+
+@each_kind
+def test_half_precision_inputs(phase, depth, blocks):
+    """Narrowed alone are the result and the gradient of the input."""
+    arrays, fast, plain = example(phase, depth, (24, 8))
+
+    def fast_of_half(z, *parameters):
+        y = fast(ops.cast(z, "bfloat16"), *parameters)
+        assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+        return ops.cast(y, "float32")
+
+    def plain_of_half(z, *parameters):
+        z = ops.cast(ops.cast(z, "bfloat16"), "float32")
+        y = ops.cast(plain(z, *parameters), "bfloat16")
+        return ops.cast(y, "float32")
+
+    found = values_and_gradients(fast_of_half, arrays)
+    expected = values_and_gradients(plain_of_half, arrays)
+    for a, b in zip(found[:2], expected[:2], strict=True):
+        assert_close(a, b, 2**-7)
+    for a, b in zip(found[2:], expected[2:], strict=True):
+        assert_close(a, b, 2e-5)
 
 
 @each_kind

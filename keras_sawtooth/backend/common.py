@@ -36,5 +36,4 @@ def triangle_slope(w, peak):
 
     Both sides are `T = (w - side) / (peak - side)`, with `side` 0 or 1.
     """
-    side = ops.cast(ops.logical_not(w <= peak), w.dtype)
-    return 1 / (peak - side)
+    return ops.where(w <= peak, 1 / peak, 1 / (peak - 1))

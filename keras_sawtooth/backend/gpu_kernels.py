@@ -26,6 +26,8 @@ OLDEST_JAX = (0, 7)
 # A thread has a channel.
 CHANNELS = 128
 MOST_ROWS, LEAST_ROWS = 128, 32
+# A thread asks for rows before it needs them, and does not wait for memory.
+ROWS_AHEAD = 2
 # So many programs keep a large GPU busy. Tiles of smaller inputs get fewer rows, so
 # that there are more of them.
 ENOUGH_PROGRAMS = 512
@@ -46,7 +48,8 @@ def fits(z, parameters):
         and z.size > 0
         and z.shape[-1] % CHANNELS == 0
         and math.prod(z.shape[:-1]) % LEAST_ROWS == 0
-        and all(array.dtype == "float32" for array in (z, *parameters))
+        and z.dtype in ("float32", "bfloat16", "float16")
+        and all(parameter.dtype == "float32" for parameter in parameters)
         and sum(map(_number_of_rows, parameters)) <= MOST_PARAMETERS
         and can_compile()
     )
@@ -90,8 +93,7 @@ def in_one_kernel(function, values):
     Args:
         function: function of `z` and parameters, tensors `(..., channels)`, that
             computes every element of its result from an element of `z` and the
-            parameters of its channel. It may index the parameters, and ask them for
-            their shape.
+            XX
         values: bool. Whether a kernel computes the values, too.
 
     Returns:
@@ -131,6 +133,10 @@ class _Rows(list):
     def shape(self):
         return (len(self), *(self[0].shape if self else ()))
 
+    @property
+    def dtype(self):
+        return self[0].dtype
+
     def __getitem__(self, index):
         rows = super().__getitem__(index)
         return _Rows(rows) if isinstance(index, slice) else rows
@@ -163,11 +169,11 @@ def _value(function, z, *parameters):
     def compute(z_ref, parameters_ref, y_ref):
         parameters = _load(parameters_ref)
 
-        def one_row(i, nothing):
-            y_ref[i, :] = function(z_ref[i, :], *parameters)
+        def one_row(i, nothing, z):
+            y_ref[i, :] = function(z, *parameters)
             return nothing
 
-        jax.lax.fori_loop(0, z_ref.shape[0], one_row, None)
+        _for_rows(one_row, None, z_ref)
 
     return _call(compute, [z], parameters, sums=False)[0]
 
@@ -179,13 +185,13 @@ def _gradients(function, z, *parameters_and_dy):
     def compute(z_ref, dy_ref, parameters_ref, dz_ref, sums_ref):
         parameters = _load(parameters_ref)
 
-        def one_row(i, sums):
-            _, pull_back = jax.vjp(function, z_ref[i, :], *parameters)
-            dz_ref[i, :], *terms = pull_back(dy_ref[i, :])
+        def one_row(i, sums, z, dy):
+            _, pull_back = jax.vjp(function, z, *parameters)
+            dz_ref[i, :], *terms = pull_back(dy)
             return [a + b for a, b in zip(sums, terms, strict=True)]
 
         sums = [jnp.zeros_like(row) for row in parameters]
-        sums = jax.lax.fori_loop(0, z_ref.shape[0], one_row, sums)
+        sums = _for_rows(one_row, sums, z_ref, dy_ref)
         for k, total in enumerate(sums):
             sums_ref[0, k, :] = total
 
@@ -196,6 +202,23 @@ def _gradients(function, z, *parameters_and_dy):
         sums[start : start + _number_of_rows(p)].reshape(p.shape)
         for start, p in zip(starts, parameters, strict=False)
     ]
+
+
+def _for_rows(one_row, state, *refs):
+    """Fold `state = one_row(i, state, *rows)` over the rows of references."""
+    number = refs[0].shape[0]
+
+    def load(i):
+        return [ref[i, :] for ref in refs]
+
+    def step(i, carry):
+        state, (first, *others) = carry
+        # The last ones are read once more, and not used.
+        coming = load(jnp.minimum(i + ROWS_AHEAD, number - 1))
+        return one_row(i, state, *first), [*others, coming]
+
+    rows = [load(i) for i in range(ROWS_AHEAD)]
+    return jax.lax.fori_loop(0, number, step, (state, rows))[0]
 
 
 def _load(parameters_ref):
@@ -221,7 +244,7 @@ def _call(compute, inputs, parameters, sums):
     ):
         height //= 2
     tile = pallas.BlockSpec((height, CHANNELS), lambda i, j: (i, j))
-    results = [(jax.ShapeDtypeStruct(inputs[0].shape, "float32"), tile)]
+    results = [(jax.ShapeDtypeStruct(inputs[0].shape, inputs[0].dtype), tile)]
     if sums:
         shape = (rows // height, number, channels)
         block = pallas.BlockSpec((1, number, CHANNELS), lambda i, j: (i, 0, j))

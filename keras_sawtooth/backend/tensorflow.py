@@ -101,7 +101,7 @@ def in_channel_blocks(function, number):
                     *cut_channels(number, upstream),
                     *cut_channels(number, *arguments),
                 ),
-                fn_output_signature=[z.dtype] * len(arguments),
+                fn_output_signature=[a.dtype for a in arguments],
             )
             dz = join_channels(dz, z.shape)
             return dz, *map(join_parameter, dparameters)
