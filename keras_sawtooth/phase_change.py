@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import keras
 from keras import ops
 
+from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.optimizer_state import carry_over
@@ -41,7 +42,7 @@ def change_phase(model, layers):
             if layer.constrained:
                 layer.release()
             else:
-                layer._constrain()
+                layer_phase.constrain(layer)
         renew(model, trained, replaced)
 
 

@@ -4,10 +4,10 @@ import contextlib
 import contextvars
 import warnings
 
-import keras
 import numpy as np
 
 from keras_sawtooth import checked_store
+from keras_sawtooth import layer_phase
 
 # Layers that changed their phase to follow a file, where someone collects them.
 _followers = contextvars.ContextVar("followers", default=None)
@@ -30,7 +30,9 @@ def save(layer, store):
     """Save the variables of a `RegionConstraint`, and what their numbers stand for."""
     units = ("domain", "margin" if layer.constrained else "relu_rate")
     values = {name: np.array(getattr(layer, name), "float64") for name in units}
-    checked_store.write(store, {**values, **{v.name: v for v in own_variables(layer)}})
+    checked_store.write(
+        store, {**values, **{v.name: v for v in layer_phase.own_variables(layer)}}
+    )
 
 
 def load(layer, store):
@@ -62,24 +64,17 @@ def load(layer, store):
                 "call it on data, first."
             )
         return
-    others = {v.name for v in layer._added_variables()}
+    others = {v.name for v in layer_phase.added_variables(layer)}
     found = {name: v.shape for name, v in values.items() if name not in others}
     if found != layer.variable_shapes(layer.constrained):
         _follow(layer, found)
-    for variable in own_variables(layer):
+    for variable in layer_phase.own_variables(layer):
         if variable.name not in values:
             raise ValueError(
                 f"The file has no variable {variable.name!r} of layer {layer.path!r}: "
                 "it is that of a layer of another class."
             )
         variable.assign(values[variable.name])
-
-
-def own_variables(layer):
-    """The variables of a layer itself, also those that a subclass has added."""
-    own = {}
-    keras.layers.Layer.save_own_variables(layer, own)
-    return own.values()
 
 
 def _follow(layer, found):
@@ -92,7 +87,7 @@ def _follow(layer, found):
     if layer.constrained:
         layer.release()
     else:
-        layer._constrain()
+        layer_phase.constrain(layer)
     if followers is not None:
         followers.append(layer)
         return

@@ -1,12 +1,11 @@
 """`RegionConstraint`: one learnable sawtooth function for every channel."""
 
-import contextlib
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sawtooth import hot_path
+from keras_sawtooth import layer_phase
 from keras_sawtooth import phase_files
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
@@ -28,17 +27,6 @@ MIN_MARGIN = 1e-6
 
 def _default(value, default):
     return default if value is None else value
-
-
-def _invalidate(variables):
-    """Let a function that goes on with variables of the other phase give NaN.
-
-    TensorFlow's functions hold the variables with which they were traced, and would
-    compute, and train, what is no part of the model any more.
-    """
-    if keras.backend.backend() == "tensorflow":
-        for variable in variables:
-            variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
@@ -207,7 +195,7 @@ class RegionConstraint(keras.layers.Layer):
         self._add_constrained_variables()
         self.slope = self._add_variable("slope", self.slope_initializer)
         if not self.constrained:
-            self._swap_variables()
+            layer_phase.add_relu_variables(self)
 
     def _add_constrained_variables(self):
         tied = self.scale_mode == "tied"
@@ -367,113 +355,7 @@ class RegionConstraint(keras.layers.Layer):
                 f"Layer {self.path!r} was released before. A layer can be "
                 "released once."
             )
-        constrained_variables = self._variables_of_phase()
-        others = self._added_variables()
-        with self._unlocked():
-            self._swap_variables()
-            self._move_to_end(others)
-        self.constrained = False
-        _invalidate(constrained_variables)
-
-    def _variables_of_phase(self):
-        """What a change of phase replaces."""
-        names = self.variable_shapes(self.constrained)
-        return [getattr(self, name) for name in names if name != "slope"]
-
-    def _added_variables(self):
-        """List of the variables that a subclass has added."""
-        known = self.variable_shapes(self.constrained)
-        return [v for v in phase_files.own_variables(self) if v.name not in known]
-
-    def _swap_variables(self):
-        # The initialisers below may run later than this method: when a model is
-        # built symbolically, Keras gives variables their values afterwards, in
-        # the order of creation.
-        peak_logits, amplitude = self.peak_logits, self.amplitude
-        tail_slopes = self.tail_slopes
-
-        def initializer(field):
-            def initial_value(shape, dtype=None):
-                blocks = relu_network.relu_blocks(
-                    *self._peaks_and_scales(peak_logits, amplitude)
-                )
-                return ops.cast(getattr(blocks, field) / self._relu_unit(field), dtype)
-
-            return initial_value
-
-        expected = self.variable_shapes(constrained=False)
-        for field in relu_network.ReluBlocks._fields:
-            name, variable = f"relu_{field}", None
-            if name in expected:
-                variable = self._add_variable(name, initializer(field))
-            setattr(self, name, variable)
-        self.relu_tail_slopes = None
-        if tail_slopes is not None:
-
-            def initial_tails(shape, dtype=None):
-                peaks, scales = self._peaks_and_scales(peak_logits, amplitude)
-                tails = self._tails(peaks, scales, tail_slopes)
-                return ops.cast(tails / self.relu_rate, dtype)
-
-            self.relu_tail_slopes = self._add_variable(
-                "relu_tail_slopes", initial_tails
-            )
-        self._forget(
-            [v for v in (peak_logits, amplitude, tail_slopes) if v is not None]
-        )
-
-    def _constrain(self):
-        """Take variables of the constrained phase, for values from elsewhere.
-
-        The function is not kept: weights that were trained freely are no composed
-        triangles.
-        """
-        relu_variables = self._variables_of_phase()
-        others = self._added_variables()
-        with self._unlocked():
-            self._add_constrained_variables()
-            # `slope` comes last in the constrained phase.
-            self._move_to_end([self.slope, *others])
-            self._forget(relu_variables)
-        self.constrained = True
-        _invalidate(relu_variables)
-
-    def _take_back(self, variables):
-        """Undo a change of phase; `variables` are the weights from before it."""
-        others = self._added_variables()
-        with self._unlocked():
-            self._forget([*self._variables_of_phase(), self.slope])
-            for variable in variables:
-                if variable.name in self.variable_shapes(not self.constrained):
-                    self._track_again(variable)
-                    setattr(self, variable.name, variable)
-            self._move_to_end(others)
-        self.constrained = not self.constrained
-
-    def _forget(self, variables):
-        for variable in variables:
-            self._untrack_variable(variable)
-            setattr(self, variable.name, None)
-
-    def _move_to_end(self, variables):
-        for variable in variables:
-            self._untrack_variable(variable)
-            self._track_again(variable)
-
-    def _track_again(self, variable):
-        # Keras sorts a frozen variable into another list, and forgets to unfreeze it.
-        trainable, variable.trainable = variable.trainable, True
-        self._track_variable(variable)
-        variable.trainable = trainable
-
-    @contextlib.contextmanager
-    def _unlocked(self):
-        # Keras locks the lists of variables of a built layer.
-        self._tracker.unlock()
-        try:
-            yield
-        finally:
-            self._tracker.lock()
+        layer_phase.release(self)
 
     def _evaluated(self, value):
         """`value` as a tensor of the dtype in which the waves are evaluated."""

@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
@@ -103,7 +104,7 @@ def _load_weights(model, filepath, kwargs):
             set_optimizer(trainer, optimizer)
         changed = [item[:2] for item in before if item[0].constrained != item[2]]
         for layer, variables in changed:
-            layer._take_back(variables)
+            layer_phase.take_back(layer, variables)
         if changed:
             forget_variables(model)
         for variable, value in values:

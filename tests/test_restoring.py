@@ -17,6 +17,7 @@ from models import state
 from models import trained
 
 import keras_sawtooth as ks
+from keras_sawtooth import layer_phase
 from keras_sawtooth.optimizer_state import slot_value
 
 pytestmark = pytest.mark.workflow("callbacks")
@@ -121,7 +122,7 @@ def test_a_layer_that_comes_back_can_be_unfrozen(frozen):
     layer.build((None, 2))
     layer.release()
     layer.trainable = not frozen
-    layer._constrain()
+    layer_phase.constrain(layer)
     names = ["peak_logits", "amplitude", "tail_slopes", "slope"]
     assert [v.name for v in layer.weights] == names
     assert [v.trainable for v in layer.weights] == [not frozen] * 4

@@ -1,0 +1,147 @@
+"""Change the phase of one `RegionConstraint`: other variables in place of its own.
+
+What models and optimisers hold of variables is left to `phase_change.py`.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sawtooth import relu_network
+
+
+def release(layer):
+    """Turn a constrained layer into the same function with ReLU weights."""
+    constrained_variables = _variables_of_phase(layer)
+    others = added_variables(layer)
+    with _unlocked(layer):
+        add_relu_variables(layer)
+        _move_to_end(layer, others)
+    layer.constrained = False
+    _invalidate(constrained_variables)
+
+
+def add_relu_variables(layer):
+    """Put variables of the released phase in the place of the constrained ones."""
+    # The initialisers below may run later than this function: when a model is
+    # built symbolically, Keras gives variables their values afterwards, in
+    # the order of creation.
+    peak_logits, amplitude = layer.peak_logits, layer.amplitude
+    tail_slopes = layer.tail_slopes
+
+    def initializer(field):
+        def initial_value(shape, dtype=None):
+            blocks = relu_network.relu_blocks(
+                *layer._peaks_and_scales(peak_logits, amplitude)
+            )
+            return ops.cast(getattr(blocks, field) / layer._relu_unit(field), dtype)
+
+        return initial_value
+
+    expected = layer.variable_shapes(constrained=False)
+    for field in relu_network.ReluBlocks._fields:
+        name, variable = f"relu_{field}", None
+        if name in expected:
+            variable = layer._add_variable(name, initializer(field))
+        setattr(layer, name, variable)
+    layer.relu_tail_slopes = None
+    if tail_slopes is not None:
+
+        def initial_tails(shape, dtype=None):
+            peaks, scales = layer._peaks_and_scales(peak_logits, amplitude)
+            tails = layer._tails(peaks, scales, tail_slopes)
+            return ops.cast(tails / layer.relu_rate, dtype)
+
+        layer.relu_tail_slopes = layer._add_variable("relu_tail_slopes", initial_tails)
+    _forget(layer, [v for v in (peak_logits, amplitude, tail_slopes) if v is not None])
+
+
+def constrain(layer):
+    """Give a released layer variables of the constrained phase, for values to come.
+
+    The function is not kept: weights that were trained freely are no composed
+    triangles.
+    """
+    relu_variables = _variables_of_phase(layer)
+    others = added_variables(layer)
+    with _unlocked(layer):
+        layer._add_constrained_variables()
+        # `slope` comes last in the constrained phase.
+        _move_to_end(layer, [layer.slope, *others])
+        _forget(layer, relu_variables)
+    layer.constrained = True
+    _invalidate(relu_variables)
+
+
+def take_back(layer, variables):
+    """Undo a change of phase; `variables` are the weights from before it."""
+    others = added_variables(layer)
+    with _unlocked(layer):
+        _forget(layer, [*_variables_of_phase(layer), layer.slope])
+        for variable in variables:
+            if variable.name in layer.variable_shapes(not layer.constrained):
+                _track_again(layer, variable)
+                setattr(layer, variable.name, variable)
+        _move_to_end(layer, others)
+    layer.constrained = not layer.constrained
+
+
+def own_variables(layer):
+    """The variables of a layer itself, also those that a subclass has added."""
+    own = {}
+    keras.layers.Layer.save_own_variables(layer, own)
+    return list(own.values())
+
+
+def added_variables(layer):
+    """List of the variables that a subclass has added."""
+    known = layer.variable_shapes(layer.constrained)
+    return [v for v in own_variables(layer) if v.name not in known]
+
+
+def _variables_of_phase(layer):
+    """What a change of phase replaces."""
+    names = layer.variable_shapes(layer.constrained)
+    return [getattr(layer, name) for name in names if name != "slope"]
+
+
+def _forget(layer, variables):
+    for variable in variables:
+        layer._untrack_variable(variable)
+        setattr(layer, variable.name, None)
+
+
+def _move_to_end(layer, variables):
+    for variable in variables:
+        layer._untrack_variable(variable)
+        _track_again(layer, variable)
+
+
+def _track_again(layer, variable):
+    # Keras sorts a frozen variable into another list, and forgets to unfreeze it.
+    trainable, variable.trainable = variable.trainable, True
+    layer._track_variable(variable)
+    variable.trainable = trainable
+
+
+@contextlib.contextmanager
+def _unlocked(layer):
+    # Keras locks the lists of variables of a built layer.
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        layer._tracker.lock()
+
+
+def _invalidate(variables):
+    """Let a function that goes on with variables of the other phase give NaN.
+
+    TensorFlow's functions hold the variables with which they were traced, and would
+    compute, and train, what is no part of the model any more.
+    """
+    if keras.backend.backend() == "tensorflow":
+        for variable in variables:
+            variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
