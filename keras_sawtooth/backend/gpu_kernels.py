@@ -93,7 +93,8 @@ def in_one_kernel(function, values):
     Args:
         function: function of `z` and parameters, tensors `(..., channels)`, that
             computes every element of its result from an element of `z` and the
-            XX
+            parameters of its channel. It may index the parameters, and ask them for
+            their shape and dtype.
         values: bool. Whether a kernel computes the values, too.
 
     Returns:
