@@ -67,10 +67,10 @@ PRIVATE_NAMES_OF_KERAS = {
     "_initial_epoch": "backup_and_restore.py",
     "_keras_history": "swap_choice.py",
     "_torch_params": "phase_change.py",
-    "_track_variable": "region_constraint.py",
+    "_track_variable": "layer_phase.py",
     "_track_variables": "phase_change.py",
-    "_tracker": "region_constraint.py",
-    "_untrack_variable": "region_constraint.py",
+    "_tracker": "layer_phase.py",
+    "_untrack_variable": "layer_phase.py",
     "_use_weight_decay": "optimizer_state.py",
     "_var_key": "optimizer_state.py",
 }
