@@ -255,7 +255,7 @@ def gpu_section(rounds, quick):
     depths, sizes = (QUICK_DEPTHS, QUICK_SIZES) if quick else (DEPTHS, GPU_SIZES)
     if keras.backend.backend() == "torch":
         # It takes 20 s to compile a layer.
-        depths, sizes = depths[:1], sizes[:2][-1:]
+        depths, sizes = depths[:1], sizes if quick else GPU_SIZES[1:2]
     layers = {"relu": relu, **sawtooth_layers(depths)}
     compared = partial(compare_sizes, layers=layers, sizes=sizes, rounds=rounds)
     times = {

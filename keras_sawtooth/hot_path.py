@@ -57,8 +57,8 @@ SMALLEST_FAST_AXIS = 256
 def sawtooth(z, peaks, scales, slopes, domain):
     """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast.
 
-    `z` may have another dtype than the parameters, in which all is computed; the
-    result has that of `z`.
+    `z` may have a narrower floating-point dtype than the parameters, in which all is
+    computed; the result has that of `z`.
     """
     function = _sawtooth_on(domain)
     if backend.fits_one_kernel(z, peaks, scales, slopes):
@@ -72,7 +72,7 @@ def sawtooth(z, peaks, scales, slopes, domain):
 def relu_network(z, blocks, slopes, domain):
     """`keras_sawtooth.relu_network.relu_network`, differentiated fast.
 
-    `z` may have another dtype than the parameters, see `sawtooth`.
+    `z` may have a narrower dtype than the parameters, see `sawtooth`.
     """
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)

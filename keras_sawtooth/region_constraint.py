@@ -224,10 +224,16 @@ class RegionConstraint(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        z = ops.cast(inputs, self.compute_dtype)
+        # What has the compute dtype is widened in `hot_path`. Others, such as integers,
+        # may not fit into it.
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        z = inputs if dtype == self.compute_dtype else self._evaluated(inputs)
         if self.constrained:
-            return hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
-        return hot_path.relu_network(z, self.relu_blocks, self.slopes, self.domain)
+            outputs = hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
+        else:
+            blocks, slopes = self.relu_blocks, self.slopes
+            outputs = hot_path.relu_network(z, blocks, slopes, self.domain)
+        return ops.cast(outputs, self.compute_dtype)
 
     @property
     def peaks(self):

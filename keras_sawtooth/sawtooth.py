@@ -3,8 +3,8 @@
 Shapes: `z` is `(..., channels)`, `peaks` is `(depth + 1, channels)`, `scales`
 is `(depth, channels)`, `slopes` is `(1, channels)` or `(3, channels)`; a result is
 shaped like `z` unless said otherwise. Every channel has a function of its own. All
-functions use `keras.ops` alone and work in the dtype of their arguments: the layers
-cast to float32 or wider first.
+functions use `keras.ops` alone and work in the dtype of their arguments, which the
+layers and `hot_path.py` cast to float32 or wider first.
 
 Reference:
     Milkert, Hyde and Laine, 2025, https://arxiv.org/abs/2311.18022

@@ -303,6 +303,31 @@ def test_waves_are_evaluated_in_float32_under_a_narrow_policy():
     np.testing.assert_allclose(y, expected, atol=6e-4)
 
 
+@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize("dtype, autocast", [("int32", True), ("float32", False)])
+def test_inputs_that_a_narrow_policy_could_not_hold(dtype, autocast, constrained):
+    """Integers, and what is not cast, keep the digits that they have."""
+    layers = [
+        ks.RegionConstraint(
+            domain=(1000, 1010),
+            amplitude_initializer=keras.initializers.Constant(5.0),
+            slope_initializer="zeros",
+            tails="line",
+            constrained=constrained,
+            dtype=policy,
+            autocast=autocast,
+        )
+        for policy in ("mixed_bfloat16", "float32")
+    ]
+    x = keras.ops.convert_to_tensor(np.arange(1000, 1011)[:, None], dtype)
+    for layer in layers:
+        layer.build(x.shape)
+    layers[1].set_weights([to_numpy(w.value) for w in layers[0].weights])
+    narrow, wide = (to_numpy(layer(x)) for layer in layers)
+    np.testing.assert_allclose(narrow, wide, rtol=2**-8, atol=1e-3)
+    assert np.ptp(wide) > 4
+
+
 @each_layer
 def test_float64_is_computed_in_float64(cls, arguments, shape):
     if not has_float64():

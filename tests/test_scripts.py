@@ -50,6 +50,22 @@ def data_dir(tmp_path):
     return tmp_path
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="measures JAX alone")
+def test_gpu_section_of_the_speed_benchmark(tmp_path):
+    """Without a GPU: the section is told that there is one."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "sys.path.insert(0, 'benchmarks')\n"
+        "import speed_programs, speed_report, speed_worker\n"
+        "speed_programs.on_gpu = lambda: True\n"
+        "print(speed_report.gpu('jax', speed_worker.gpu_section(1, True)))\n"
+    )
+    output = run(program)
+    for part in ("mixed_bfloat16", "float32", "without kernels", "of adding a number"):
+        assert part in output
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="XLA takes minutes")
 @pytest.mark.parametrize(
     "name, printed",

@@ -26,7 +26,7 @@ OLDEST_JAX = (0, 7)
 # A thread has a channel.
 CHANNELS = 128
 MOST_ROWS, LEAST_ROWS = 128, 32
-# A thread asks for rows before it needs them, and does not wait for memory.
+# A thread asks for rows before it needs them, and waits less for memory.
 ROWS_AHEAD = 2
 # So many programs keep a large GPU busy. Tiles of smaller inputs get fewer rows, so
 # that there are more of them.
@@ -71,11 +71,16 @@ def can_compile():
     Triton backend, which this is written for, is deprecated in JAX 0.11. Wherever it
     fails, there is a warning, and XLA does the work.
     """
-    kernel = functools.partial(_value, lambda z, parameter: z + parameter[0])
-    array = jax.ShapeDtypeStruct((LEAST_ROWS, CHANNELS), "float32")
+
+    def function(z, parameter):
+        return (z.astype("float32") + parameter[0]).astype(z.dtype)
+
+    kernel = functools.partial(_value, function)
+    z = jax.ShapeDtypeStruct((LEAST_ROWS, CHANNELS), "bfloat16")
+    parameter = jax.ShapeDtypeStruct((1, CHANNELS), "float32")
     try:
         # Here the warning of the deprecation is an error, if warnings are errors.
-        jax.jit(kernel).lower(array, array).compile()
+        jax.jit(kernel).lower(z, parameter).compile()
     except Exception as error:
         warnings.warn(
             "Sawtooth layers go without kernels of their own on this GPU, and are "
@@ -130,13 +135,11 @@ def _by_platform(kernel, plain):
 class _Rows(list):
     """The rows of a tensor `(..., channels)`, nested; kernels cannot index tensors."""
 
+    dtype = "float32"
+
     @property
     def shape(self):
         return (len(self), *(self[0].shape if self else ()))
-
-    @property
-    def dtype(self):
-        return self[0].dtype
 
     def __getitem__(self, index):
         rows = super().__getitem__(index)
