@@ -25,11 +25,11 @@ def milliseconds(timing):
     return f"{1e3 * timing['seconds']:.3g} ms"
 
 
-def temporaries(step, relu, units, batch, itemsize=4):
-    """Beyond those of relu, as multiples of the pre-activations."""
+def temporaries(step, relu, units, batch):
+    """Beyond those of relu, as multiples of the pre-activations in float32."""
     if "temp_bytes" not in step:
         return None
-    return (step["temp_bytes"] - relu["temp_bytes"]) / (itemsize * units * batch)
+    return (step["temp_bytes"] - relu["temp_bytes"]) / (4 * units * batch)
 
 
 def target(backend, mode, layer, units):
@@ -42,7 +42,7 @@ def target(backend, mode, layer, units):
     return *TARGETS.get((phase, units), (None, None)), MEMORY_TARGET
 
 
-def compared(backend, mode, sizes, itemsize=4):
+def compared(backend, mode, sizes):
     """Table of a comparison of layers at several sizes."""
     rows = []
     for size, layers in sizes.items():
@@ -64,7 +64,7 @@ def compared(backend, mode, sizes, itemsize=4):
                     number(step["ratio"]),
                     f"{low:.2f}-{high:.2f}",
                     number(targets[1]),
-                    number(temporaries(step, relu, units, batch, itemsize)),
+                    number(temporaries(step, relu, units, batch)),
                     number(targets[2], 0),
                     *(
                         number(step[cost] / relu[cost]) if cost in step else ""
@@ -77,9 +77,9 @@ def compared(backend, mode, sizes, itemsize=4):
     return markdown([*header, "flops", "bytes"], rows)
 
 
-def modes(backend, times, how="", itemsize=4):
+def modes(backend, times):
     return "\n\n".join(
-        f"{backend}, {mode}{how}\n\n{compared(backend, mode, sizes, itemsize)}"
+        f"{backend}, {mode}\n\n{compared(backend, mode, sizes)}"
         for mode, sizes in times.items()
     )
 
@@ -174,7 +174,7 @@ def gpu(backend, results):
     header = ["RegionConstraint alone", "forward", "of adding a number"]
     header += ["step", "of adding a number"]
     times = [
-        modes(backend, sizes, f", {how}", 2 if how == "mixed_bfloat16" else 4)
+        f"### {how}\n\n{modes(backend, sizes)}"
         for how, sizes in results["times"].items()
     ]
     return "\n\n".join([*times, markdown(header, rows)])

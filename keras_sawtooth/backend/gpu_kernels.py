@@ -135,6 +135,7 @@ def _by_platform(kernel, plain):
 class _Rows(list):
     """The rows of a tensor `(..., channels)`, nested; kernels cannot index tensors."""
 
+    # `fits` takes no others.
     dtype = "float32"
 
     @property
