@@ -17,9 +17,11 @@ import keras_sawtooth as ks
 if importlib.util.find_spec("keras_hub") is None:
     collect_ignore_glob = ["keras_sawtooth/hub/*"]
 MODULES = {
-    "jax": ["jax", "gpu_kernels", "jax_gradients"],
+    "jax": ["jax", "jax_gpu_kernels", "jax_gradients"],
     "tensorflow": ["tensorflow"],
-    "torch": ["torch"],
+    "torch": ["torch", "torch_gpu_kernels"],
+    # Compiled by Triton, which is mostly not there.
+    "triton": ["triton_kernels"],
 }
 del MODULES[keras.backend.backend()]
 collect_ignore = [

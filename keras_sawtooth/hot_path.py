@@ -12,7 +12,8 @@ Their derivatives do:
   than their arithmetic takes. Here it differentiates block by block, so that the
   terms of one block at a time are in memory.
 * XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
-  layer. On JAX, `backend/gpu_kernels.py` makes one.
+  layer; torch makes one for every operation. `backend/jax_gpu_kernels.py` and
+  `torch_gpu_kernels.py` make one.
 
 Inputs of half precision are widened, and results narrowed again, in here: so a
 block or a kernel reads and writes no more than it has to.
@@ -62,7 +63,8 @@ def sawtooth(z, peaks, scales, slopes, domain):
     """
     function = _sawtooth_on(domain)
     if backend.fits_one_kernel(z, peaks, scales, slopes):
-        return backend.in_one_kernel(function, values=False)(z, peaks, scales, slopes)
+        function = backend.sawtooth_kernels(function, domain)
+        return function(z, peaks, scales, slopes)
     number = number_of_blocks(SAWTOOTH_BLOCKS, z.shape, by_channels=False)
     if number > 1:
         function = backend.in_row_blocks(function, function, number)
@@ -77,7 +79,8 @@ def relu_network(z, blocks, slopes, domain):
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
     if backend.fits_one_kernel(z, slopes, *blocks):
-        return backend.in_one_kernel(function, values=True)(z, slopes, *blocks)
+        function = backend.relu_network_kernels(function, domain)
+        return function(z, slopes, *blocks)
     if backend.compiled_for_cpu() and depth > 1:
         axis, number, looped = cut_of_relu_network(z.shape, depth)
         if axis == "channels":

@@ -62,7 +62,7 @@ def test_gpu_section_of_the_speed_benchmark(tmp_path):
         "print(speed_report.gpu('jax', speed_worker.gpu_section(1, True)))\n"
     )
     output = run(program)
-    for part in ("mixed_bfloat16", "float32", "without kernels", "of adding a number"):
+    for part in ("mixed_bfloat16", "float32", "without kernels", "scaling"):
         assert part in output
 
 

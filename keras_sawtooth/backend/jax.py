@@ -6,7 +6,7 @@ import jax
 import keras
 
 from keras_sawtooth import sawtooth
-from keras_sawtooth.backend import gpu_kernels
+from keras_sawtooth.backend import jax_gpu_kernels
 from keras_sawtooth.backend.common import cut_channels
 from keras_sawtooth.backend.common import cut_rows
 from keras_sawtooth.backend.common import join_channels
@@ -17,15 +17,21 @@ cached_on_jax = functools.cache
 
 
 def compiled_for_cpu():
-    return gpu_kernels.platform() == "cpu"
+    return jax_gpu_kernels.platform() == "cpu"
 
 
 def fits_one_kernel(z, *parameters):
     distributed = keras.distribution.distribution() is not None
-    return not distributed and gpu_kernels.fits(z, parameters)
+    return not distributed and jax_gpu_kernels.fits(z, parameters)
 
 
-in_one_kernel = gpu_kernels.in_one_kernel
+def sawtooth_kernels(function, domain):
+    # XLA is as fast for the values.
+    return jax_gpu_kernels.in_one_kernel(function, values=False)
+
+
+def relu_network_kernels(function, domain):
+    return jax_gpu_kernels.in_one_kernel(function, values=True)
 
 
 @jax.custom_jvp

@@ -1,6 +1,9 @@
-"""Derivatives on PyTorch, which mostly needs no help."""
+"""Derivatives on PyTorch, which needs no help on CPUs."""
 
 import torch
+
+from keras_sawtooth import relu_network
+from keras_sawtooth.backend import torch_gpu_kernels
 
 
 def cached_on_jax(make):
@@ -14,7 +17,26 @@ def compiled_for_cpu():
 
 
 def fits_one_kernel(z, *parameters):
-    return False
+    return torch_gpu_kernels.fits(z, parameters)
+
+
+def sawtooth_kernels(function, domain):
+    def of_tensors(z, peaks, scales, slopes):
+        sizes = [len(scales), len(peaks), len(slopes)]
+        parameters = peaks, scales, slopes
+        return torch_gpu_kernels.of_parameters(z, parameters, "sawtooth", sizes, domain)
+
+    return of_tensors
+
+
+def relu_network_kernels(function, domain):
+    def of_tensors(z, slopes, *blocks):
+        sizes = [len(relu_network.ReluBlocks(*blocks).kernel) + 1, 0, len(slopes)]
+        return torch_gpu_kernels.of_parameters(
+            z, [slopes, *blocks], "relu_network", sizes, domain
+        )
+
+    return of_tensors
 
 
 def triangle(w, peak):

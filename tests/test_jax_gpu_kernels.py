@@ -13,10 +13,10 @@ from jax.extend.core import jaxprs_in_params
 from test_hot_path import example
 
 import keras_sawtooth as ks
-from keras_sawtooth.backend import gpu_kernels
+from keras_sawtooth.backend import jax_gpu_kernels
 
 pytestmark = pytest.mark.skipif(
-    jax.__version_info__ < gpu_kernels.OLDEST_JAX, reason="kernels for later JAX"
+    jax.__version_info__ < jax_gpu_kernels.OLDEST_JAX, reason="kernels for later JAX"
 )
 KINDS = [("constrained", 3), ("released", 1), ("released", 3)]
 SHAPE = (64, 128)
@@ -24,7 +24,7 @@ SHAPE = (64, 128)
 
 @pytest.fixture(autouse=True)
 def _without_a_gpu(monkeypatch):
-    monkeypatch.setattr(gpu_kernels, "INTERPRETED", jax.default_backend() != "gpu")
+    monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", jax.default_backend() != "gpu")
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
@@ -32,7 +32,7 @@ def functions(request):
     """`(fast, plain)`, and arguments for both."""
     arrays, fast, plain = example(*request.param, SHAPE)
     arguments = tuple(jnp.asarray(a, "float32") for a in arrays)
-    assert gpu_kernels.fits(arguments[0], arguments[1:])
+    assert jax_gpu_kernels.fits(arguments[0], arguments[1:])
     return (fast, plain), arguments
 
 
@@ -88,14 +88,15 @@ def test_derivatives(functions, derivative):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "shape, programs", [((2, 64, 256), gpu_kernels.ENOUGH_PROGRAMS), ((256, 128), 1)]
+    "shape, programs",
+    [((2, 64, 256), jax_gpu_kernels.ENOUGH_PROGRAMS), ((256, 128), 1)],
 )
 def test_several_tiles(kind, shape, programs, monkeypatch):
     """Of channels, and of 128 rows."""
-    monkeypatch.setattr(gpu_kernels, "ENOUGH_PROGRAMS", programs)
+    monkeypatch.setattr(jax_gpu_kernels, "ENOUGH_PROGRAMS", programs)
     arrays, *both = example(*kind, shape)
     arguments = [jnp.asarray(a, "float32") for a in arrays]
-    assert gpu_kernels.fits(arguments[0], arguments[1:])
+    assert jax_gpu_kernels.fits(arguments[0], arguments[1:])
     # Other functions, as JAX remembers what it has traced.
     both = [lambda *a, f=f: f(*a) for f in both]
     assert_same(f(*arguments) for f in both)
@@ -134,9 +135,9 @@ def test_number_of_kernels(functions):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_programs_for_other_platforms(functions, dtype, monkeypatch):
     """Compiled as far as a machine without a GPU can."""
-    monkeypatch.setattr(gpu_kernels, "INTERPRETED", False)
-    monkeypatch.setattr(gpu_kernels, "platform", lambda: "gpu")
-    monkeypatch.setattr(gpu_kernels, "can_compile", lambda: True)
+    monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(jax_gpu_kernels, "platform", lambda: "gpu")
+    monkeypatch.setattr(jax_gpu_kernels, "can_compile", lambda: True)
     (fast, _), (z, *parameters) = functions
     # Another function, as JAX remembers what it has traced.
     loss = scalar(lambda *a: fast(*a))
@@ -148,19 +149,19 @@ def test_programs_for_other_platforms(functions, dtype, monkeypatch):
 
 @pytest.fixture
 def _forget_compiling():
-    gpu_kernels.can_compile.cache_clear()
+    jax_gpu_kernels.can_compile.cache_clear()
     yield
-    gpu_kernels.can_compile.cache_clear()
+    jax_gpu_kernels.can_compile.cache_clear()
 
 
 @pytest.mark.usefixtures("_forget_compiling")
 def test_kernels_are_tried_while_jax_traces(functions):
     (fast, plain), arguments = functions
     # The fixture has tried them already.
-    gpu_kernels.can_compile.cache_clear()
+    jax_gpu_kernels.can_compile.cache_clear()
     assert_same(jax.jit(gradient(scalar(f)))(*arguments) for f in (fast, plain))
-    assert gpu_kernels.can_compile.cache_info().currsize == 1
-    assert gpu_kernels.can_compile()
+    assert jax_gpu_kernels.can_compile.cache_info().currsize == 1
+    assert jax_gpu_kernels.can_compile()
 
 
 @pytest.mark.usefixtures("_forget_compiling")
@@ -169,16 +170,16 @@ def test_where_kernels_do_not_compile_xla_does_the_work(functions, monkeypatch):
         raise NotImplementedError("no Triton")
 
     (fast, plain), arguments = functions
-    gpu_kernels.can_compile.cache_clear()
-    monkeypatch.setattr(gpu_kernels, "_call", fail)
+    jax_gpu_kernels.can_compile.cache_clear()
+    monkeypatch.setattr(jax_gpu_kernels, "_call", fail)
     with pytest.warns(UserWarning, match="no Triton"):
-        assert not gpu_kernels.fits(arguments[0], arguments[1:])
+        assert not jax_gpu_kernels.fits(arguments[0], arguments[1:])
     assert_same(gradient(scalar(f))(*arguments) for f in (fast, plain))
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
 def test_without_a_gpu_there_are_no_kernels(functions, monkeypatch):
-    monkeypatch.setattr(gpu_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", False)
     (fast, _), arguments = functions
     # Another function, as JAX remembers what it has traced.
     jaxpr = jax.make_jaxpr(lambda *a: fast(*a))(*arguments)
@@ -203,27 +204,27 @@ def test_on_several_devices_and_on_cpus_there_are_no_kernels(
         ]
         assert_same(jax.jit(gradient(scalar(f)))(*arguments) for f in results)
     else:
-        monkeypatch.setattr(gpu_kernels, "INTERPRETED", False)
+        monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", False)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        assert gpu_kernels.platform() == "gpu"
+        assert jax_gpu_kernels.platform() == "gpu"
         with keras.device("cpu:0"):
-            assert not gpu_kernels.fits(arguments[0], arguments[1:])
+            assert not jax_gpu_kernels.fits(arguments[0], arguments[1:])
 
 
 @pytest.mark.parametrize("shape", [(33, 128), (64, 100), (0, 128)])
 def test_other_shapes_go_without_kernels(shape):
     arrays, fast, plain = example("constrained", 3, shape)
     arguments = [jnp.asarray(a, "float32") for a in arrays]
-    assert not gpu_kernels.fits(arguments[0], arguments[1:])
+    assert not jax_gpu_kernels.fits(arguments[0], arguments[1:])
     assert_same(f(*arguments) for f in (fast, plain))
 
 
 def test_too_many_parameters_and_other_dtypes_go_without_kernels():
     arrays, *_ = example("released", 6, SHAPE)
     many = [jnp.asarray(a, "float32") for a in arrays]
-    assert not gpu_kernels.fits(many[0], many[1:])
+    assert not jax_gpu_kernels.fits(many[0], many[1:])
     narrow = [jnp.asarray(a, "bfloat16") for a in example("constrained", 3, SHAPE)[0]]
-    assert not gpu_kernels.fits(narrow[0], narrow[1:])
+    assert not jax_gpu_kernels.fits(narrow[0], narrow[1:])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -231,7 +232,7 @@ def test_half_precision_is_read_and_written_by_the_kernels(functions, dtype):
     """And the sums are in float32: narrowed alone are the input and what it gives."""
     (fast, plain), (z, *parameters) = functions
     z = z.astype(dtype)
-    assert gpu_kernels.fits(z, parameters)
+    assert jax_gpu_kernels.fits(z, parameters)
     kernels = kernels_of(gradient(scalar(fast)), z, *parameters)
     assert kernels and all(
         kernel.invars[0].aval.dtype == kernel.outvars[0].aval.dtype == dtype
@@ -256,7 +257,7 @@ def test_fit_as_without_kernels(released, monkeypatch):
     losses = []
     for fuse in (True, False):
         if not fuse:
-            monkeypatch.setattr(gpu_kernels, "fits", lambda z, parameters: False)
+            monkeypatch.setattr(jax_gpu_kernels, "fits", lambda z, parameters: False)
         keras.utils.set_random_seed(0)
         layer = ks.RegionConstraint(2)
         layer.build((None, 128))

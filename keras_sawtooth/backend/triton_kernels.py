@@ -1,0 +1,268 @@
+"""The functions of the layers and their derivatives as GPU kernels, in Triton.
+
+A thread has the parameters of a channel in registers, goes through rows of the batch,
+and keeps the sums of the gradients in registers, too.
+
+The formulas are those of `sawtooth.py` and `relu_network.py` in `keras_sawtooth`, for a
+row of the batch. `z` and `dy`, what goes back into the result, are tensors `(channels,)`,
+and `p` is a tuple of all rows of the parameters. Derivatives return what goes back into
+`z`, and a tuple of what goes back into every row of the parameters.
+
+Triton compiles the source of these functions: loops of `static_range` are unrolled, and
+tuples hold registers.
+"""
+
+import triton
+from triton import language as tl
+
+
+@triton.jit
+def _relu(x):
+    # Other than `maximum`, this keeps NaN.
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
+def _before_relu(back, y):
+    """What goes back into `_relu`, from what goes back into its result `y`."""
+    return tl.where(y <= 0, 0.0, back)
+
+
+@triton.jit
+def _normalise(z, low, high):
+    return (z - low) * (1 / (high - low))
+
+
+@triton.jit
+def _normalise_derivative(z, du, low, high):
+    return tl.where((z == low) | (z == high), 0.0, du * (1 / (high - low)))
+
+
+@triton.jit
+def _bent_line(z, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr):
+    line = p[FIRST] * z
+    if SLOPES == 3:
+        left = tl.where(z <= low, low - z, 0.0)
+        right = tl.where(z >= high, z - high, 0.0)
+        line += p[FIRST + 1] * left + p[FIRST + 2] * right
+    return line
+
+
+@triton.jit
+def _bent_line_derivative(
+    z, dy, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr
+):
+    dz, dslopes = p[FIRST] * dy, (z * dy,)
+    if SLOPES == 3:
+        left = tl.where(z <= low, dy, 0.0)
+        right = tl.where(z >= high, dy, 0.0)
+        dz += p[FIRST + 2] * right - p[FIRST + 1] * left
+        dslopes = dslopes + (left * (low - z), right * (z - high))
+    return dz, dslopes
+
+
+@triton.jit
+def _triangle(w, peak):
+    return tl.where(w <= peak, w * (1 / peak), (1 - w) * (1 / (1 - peak)))
+
+
+@triton.jit
+def sawtooth(
+    z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    """`p`: `PEAKS` peaks, `DEPTH` scales, `SLOPES` slopes."""
+    wave = _relu(_triangle(_normalise(z, low, high), p[0]))
+    y = _bent_line(z, low, high, p, PEAKS + DEPTH, SLOPES) + p[PEAKS] * wave
+    for i in tl.static_range(1, DEPTH):
+        wave = _triangle(wave, p[i])
+        y += p[PEAKS + i] * wave
+    return y
+
+
+@triton.jit
+def sawtooth_derivative(
+    z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    # What goes into every triangle, and last what comes out.
+    waves = (_normalise(z, low, high),)
+    waves = waves + (_relu(_triangle(waves[0], p[0])),)
+    for i in tl.static_range(1, DEPTH):
+        waves = waves + (_triangle(waves[i], p[i]),)
+    dwave = tl.full(z.shape, 0.0, tl.float32)
+    dpeaks, dscales = (), ()
+    if PEAKS > DEPTH:
+        dpeaks = (dwave,)
+    for i in tl.static_range(DEPTH - 1, -1, -1):
+        dwave += p[PEAKS + i] * dy
+        dscales = (waves[i + 1] * dy,) + dscales
+        if i == 0:
+            dwave = _before_relu(dwave, waves[1])
+        # On both sides T = (w - side) / (peak - side), so that
+        # dT = (dw - T dpeak) / (peak - side).
+        slope = tl.where(waves[i] <= p[i], 1 / p[i], -1 / (1 - p[i]))
+        dwave = slope * dwave
+        dpeaks = (-waves[i + 1] * dwave,) + dpeaks
+    dz, dslopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
+    dz += _normalise_derivative(z, dwave, low, high)
+    return dz, dpeaks + dscales + dslopes
+
+
+@triton.jit
+def _neurons(u, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr):
+    """The four neurons of every layer, one layer after the other."""
+    INPUT: tl.constexpr = SLOPES
+    KERNEL: tl.constexpr = SLOPES + 8
+    BIAS: tl.constexpr = KERNEL + 16 * (DEPTH - 1)
+    neurons = ()
+    for j in tl.static_range(4):
+        neurons = neurons + (_relu(p[INPUT + j] * u + p[INPUT + 4 + j]),)
+    for i in tl.static_range(DEPTH - 1):
+        for j in tl.static_range(4):
+            neuron = p[BIAS + 4 * i + j]
+            for k in tl.static_range(4):
+                neuron += p[KERNEL + 16 * i + 4 * j + k] * neurons[4 * i + k]
+            neurons = neurons + (_relu(neuron),)
+    return neurons
+
+
+@triton.jit
+def relu_network(
+    z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    """`p`: `SLOPES` slopes and the rows of `ReluBlocks`, field after field."""
+    OUTPUT: tl.constexpr = SLOPES + 8 + 20 * (DEPTH - 1)
+    neurons = _neurons(_normalise(z, low, high), p, DEPTH, SLOPES)
+    y = _bent_line(z, low, high, p, 0, SLOPES)
+    for j in tl.static_range(4):
+        y += p[OUTPUT + j] * neurons[4 * (DEPTH - 1) + j]
+    return y
+
+
+@triton.jit
+def relu_network_derivative(
+    z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    KERNEL: tl.constexpr = SLOPES + 8
+    OUTPUT: tl.constexpr = KERNEL + 20 * (DEPTH - 1)
+    u = _normalise(z, low, high)
+    neurons = _neurons(u, p, DEPTH, SLOPES)
+    # What goes back into the neurons of the last layer that has not been gone through.
+    back, doutput = (), ()
+    for j in tl.static_range(4):
+        back = back + (p[OUTPUT + j] * dy,)
+        doutput = doutput + (neurons[4 * (DEPTH - 1) + j] * dy,)
+    dkernel, dbias = (), ()
+    for i in tl.static_range(DEPTH - 2, -1, -1):
+        before, of_bias, of_kernel = (), (), ()
+        for j in tl.static_range(4):
+            of_bias = of_bias + (_before_relu(back[j], neurons[4 * i + 4 + j]),)
+        for j in tl.static_range(4):
+            for k in tl.static_range(4):
+                of_kernel = of_kernel + (of_bias[j] * neurons[4 * i + k],)
+        for k in tl.static_range(4):
+            total = p[KERNEL + 16 * i + k] * of_bias[0]
+            for j in tl.static_range(1, 4):
+                total += p[KERNEL + 16 * i + 4 * j + k] * of_bias[j]
+            before = before + (total,)
+        back, dbias, dkernel = before, of_bias + dbias, of_kernel + dkernel
+    du = tl.full(z.shape, 0.0, tl.float32)
+    dinput, dinput_bias = (), ()
+    for j in tl.static_range(4):
+        term = _before_relu(back[j], neurons[j])
+        du += p[SLOPES + j] * term
+        dinput, dinput_bias = dinput + (u * term,), dinput_bias + (term,)
+    dz, dslopes = _bent_line_derivative(z, dy, low, high, p, 0, SLOPES)
+    dz += _normalise_derivative(z, du, low, high)
+    return dz, dslopes + dinput + dinput_bias + dkernel + dbias + doutput
+
+
+@triton.jit
+def _load_rows(pointer, channel, channels, NUMBER: tl.constexpr):
+    rows = ()
+    for k in tl.static_range(NUMBER):
+        # Where there is no channel, any number but 0 and 1, by which peaks divide.
+        row = tl.load(pointer + k * channels + channel, channel < channels, 0.5)
+        rows = rows + (row,)
+    return rows
+
+
+@triton.jit
+def value_kernel(
+    z_pointer,
+    y_pointer,
+    parameters_pointer,
+    rows,
+    channels,
+    height,
+    low,
+    high,
+    FUNCTION: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PEAKS: tl.constexpr,
+    SLOPES: tl.constexpr,
+    NUMBER: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """`y = FUNCTION(z)` on tiles of `height` rows and `CHANNELS` channels."""
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    there = channel < channels
+    p = _load_rows(parameters_pointer, channel, channels, NUMBER)
+    first = tl.program_id(0) * height
+    last = tl.minimum(first + height, rows)
+    z = tl.load(z_pointer + first * channels + channel, there, 0.0)
+    for row in range(first, last):
+        # A thread asks for a row before it needs it, and waits less for memory. The
+        # last one is read once more, and not used.
+        coming = tl.minimum(row + 1, last - 1)
+        next_z = tl.load(z_pointer + coming * channels + channel, there, 0.0)
+        y = FUNCTION(z.to(tl.float32), low, high, p, DEPTH, PEAKS, SLOPES)
+        tl.store(y_pointer + row * channels + channel, y, there)
+        z = next_z
+
+
+@triton.jit
+def derivative_kernel(
+    z_pointer,
+    dy_pointer,
+    dz_pointer,
+    sums_pointer,
+    parameters_pointer,
+    rows,
+    channels,
+    height,
+    low,
+    high,
+    FUNCTION: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PEAKS: tl.constexpr,
+    SLOPES: tl.constexpr,
+    NUMBER: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """`dz`, and sums for the parameters, `(tiles of rows, NUMBER, channels)`."""
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    there = channel < channels
+    p = _load_rows(parameters_pointer, channel, channels, NUMBER)
+    sums = ()
+    for _ in tl.static_range(NUMBER):
+        sums = sums + (tl.full([CHANNELS], 0.0, tl.float32),)
+    first = tl.program_id(0) * height
+    last = tl.minimum(first + height, rows)
+    z = tl.load(z_pointer + first * channels + channel, there, 0.0)
+    dy = tl.load(dy_pointer + first * channels + channel, there, 0.0)
+    for row in range(first, last):
+        coming = tl.minimum(row + 1, last - 1) * channels + channel
+        next_z = tl.load(z_pointer + coming, there, 0.0)
+        next_dy = tl.load(dy_pointer + coming, there, 0.0)
+        dz, terms = FUNCTION(
+            z.to(tl.float32), dy.to(tl.float32), low, high, p, DEPTH, PEAKS, SLOPES
+        )
+        tl.store(dz_pointer + row * channels + channel, dz, there)
+        added = ()
+        for k in tl.static_range(NUMBER):
+            added = added + (sums[k] + terms[k],)
+        sums = added
+        z, dy = next_z, next_dy
+    sums_pointer += tl.program_id(0) * NUMBER * channels
+    for k in tl.static_range(NUMBER):
+        tl.store(sums_pointer + k * channels + channel, sums[k], there)

@@ -1,0 +1,321 @@
+"""The kernels for GPUs against the plain formulas; interpreted without a GPU."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "torch":
+    pytest.skip("kernels for torch", allow_module_level=True)
+import torch
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    # Read when Triton is imported. Nothing else runs Triton without a GPU.
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton")
+
+from test_hot_path import example
+
+import keras_sawtooth as ks
+from keras_sawtooth.backend import torch_gpu_kernels
+
+# Raised inside of torch 2.13, at the first forward-mode derivative.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+KINDS = [("constrained", 3), ("released", 1), ("released", 3)]
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k[0]}{k[1]}")
+SHAPE = (6, 5)
+
+
+@pytest.fixture(autouse=True)
+def launches(monkeypatch):
+    """Names of the kernels that were launched."""
+    names = []
+    launch = torch_gpu_kernels._launch
+
+    def recorded(kernel, function, *others):
+        names.append(function)
+        launch(kernel, function, *others)
+
+    monkeypatch.setattr(torch_gpu_kernels, "_launch", recorded)
+    monkeypatch.setattr(torch_gpu_kernels, "INTERPRETED", not GPU)
+    assert torch_gpu_kernels.can_compile()
+    names.clear()
+    return names
+
+
+def example_tensors(kind, shape=SHAPE, dtype=torch.float32):
+    """`(fast, plain)`, and arguments for both."""
+    (z, *parameters), *functions = example(*kind, shape)
+    return functions, [tensor(z, dtype), *map(tensor, parameters)]
+
+
+def tensor(array, dtype=torch.float32):
+    device = "cuda" if GPU else "cpu"
+    return torch.tensor(np.asarray(array), dtype=dtype, device=device).requires_grad_()
+
+
+def scalar(y):
+    return (torch.cos(torch.arange(y.numel(), device=y.device)) * y.flatten()).sum()
+
+
+def gradients(y, arguments, **keywords):
+    # Depth 1 has a kernel without elements, which nothing uses.
+    return torch.autograd.grad(
+        y, arguments, allow_unused=True, materialize_grads=True, **keywords
+    )
+
+
+def values_and_gradients(function, arguments):
+    y = function(*arguments)
+    return [y, *gradients(scalar(y), arguments)]
+
+
+def assert_same(found, expected, tolerance=3e-6):
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        a, b = (t.detach().float().cpu().numpy() for t in (a, b))
+        largest = np.abs(b).max(initial=1e-9, where=np.isfinite(b))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize(
+    "kind", [*KINDS, ("constrained", 1), ("released", 2), ("constrained", 5)]
+)
+def test_values_and_gradients(kind, launches):
+    (fast, plain), arguments = example_tensors(kind)
+    assert_same(*(values_and_gradients(f, arguments) for f in (fast, plain)))
+    name = "sawtooth" if kind[0] == "constrained" else "relu_network"
+    assert launches == [name, f"{name}_derivative"]
+
+
+@each_kind
+@pytest.mark.parametrize("shape", [(7, 40), (2, 3, 2, 33), (1, 1), (9, 64)])
+def test_several_tiles(kind, shape, monkeypatch):
+    """Of four rows and 32 channels, and not all of them full."""
+    monkeypatch.setattr(torch_gpu_kernels, "MOST_ROWS", 4)
+    monkeypatch.setattr(torch_gpu_kernels, "LEAST_ROWS", 4)
+    monkeypatch.setattr(torch_gpu_kernels, "MOST_CHANNELS", 32)
+    (fast, plain), arguments = example_tensors(kind, shape)
+    assert_same(*(values_and_gradients(f, arguments) for f in (fast, plain)))
+
+
+@pytest.mark.parametrize(
+    "shape, tiles",
+    [
+        ((8192, 1024), (64, 8, 128, 128)),
+        ((64, 50), (2, 1, 32, 64)),
+        ((3, 1), (1, 1, 32, 32)),
+        ((2, 5, 129), (1, 2, 32, 128)),
+    ],
+)
+def test_tiles_cover_the_input(shape, tiles):
+    assert torch_gpu_kernels._tiles(torch.empty(shape, device="meta")) == tiles
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(kind, dtype, launches):
+    (fast, plain), arguments = example_tensors(kind, dtype=dtype)
+
+    def rounded(z, *parameters):
+        return plain(z.float(), *parameters).to(dtype)
+
+    found, expected = (values_and_gradients(f, arguments) for f in (fast, rounded))
+    assert len(launches) == 2
+    assert_same(found[:2], expected[:2], 0.01)
+    # The sums are in float32.
+    assert_same(found[2:], expected[2:])
+
+
+@each_kind
+def test_layouts_and_gradients_that_are_not_contiguous(kind):
+    (fast, plain), (z, *parameters) = example_tensors(kind)
+    results = []
+    for function in (fast, plain):
+        y = function(z.T.contiguous().T, *parameters)
+        results.append([y, *gradients(y.sum(), [z, *parameters])])
+    assert_same(*results)
+
+
+@each_kind
+def test_derivatives_of_derivatives(kind, launches):
+    (fast, plain), arguments = example_tensors(kind)
+
+    def second(function):
+        first = gradients(scalar(function(*arguments)), arguments, create_graph=True)
+        return gradients(sum((g**2).sum() for g in first), arguments)
+
+    found = second(fast)
+    # Those of the gradients are of the plain formulas.
+    assert len(launches) == 2
+    assert_same(found, second(plain), 1e-5)
+
+
+TRANSFORMS = {
+    "vmap": lambda f, z: torch.vmap(f)(torch.stack([z, -z])),
+    "gradient": lambda f, z: torch.func.grad(lambda z: scalar(f(z)))(z),
+    "forward": lambda f, z: torch.func.jvp(f, (z,), (torch.cos(z),))[1],
+}
+
+
+def dual(function, z):
+    with torch.autograd.forward_ad.dual_level():
+        y = function(torch.autograd.forward_ad.make_dual(z, torch.cos(z)))
+        return torch.autograd.forward_ad.unpack_dual(y).tangent
+
+
+@each_kind
+@pytest.mark.parametrize("transform", [*TRANSFORMS, "dual numbers"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_transforms_see_the_plain_formulas(kind, transform, compiled, launches):
+    (fast, plain), (z, *parameters) = example_tensors(kind)
+
+    def result(function):
+        def transformed(z):
+            apply = TRANSFORMS.get(transform, dual)
+            return apply(lambda z: function(z, *parameters), z)
+
+        if compiled and transform in TRANSFORMS:
+            transformed = torch.compile(transformed, backend="eager")
+        return transformed(z.detach())
+
+    assert_same([result(fast)], [result(plain)])
+    assert not launches
+
+
+@each_kind
+def test_in_compiled_programs(kind, launches):
+    (fast, plain), arguments = example_tensors(kind)
+    compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
+    assert_same(*(values_and_gradients(f, arguments) for f in (compiled, plain)))
+    assert len(launches) == 2
+
+
+def test_exported_programs_are_for_machines_without_the_package(launches):
+    layer = ks.RegionConstraint(2)
+    layer.build((None, 4))
+    z = tensor(np.ones((2, 4))).detach()
+    program = torch.export.export(layer, (z,), strict=False)
+    assert "keras_sawtooth" not in str(program.graph) and not launches
+    layer(z)
+    assert launches == ["sawtooth"]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@each_kind
+def test_inputs_that_are_no_numbers_spoil_nothing_else(kind):
+    (fast, plain), (z, *parameters) = example_tensors(kind)
+    values = z.detach().clone()
+    values[1, 2], values[2, 1], values[3, 3] = np.nan, np.inf, -np.inf
+    found, expected = (f(values, *parameters) for f in (fast, plain))
+    assert_same([found], [expected])
+    assert torch.equal(torch.isfinite(found), torch.isfinite(values))
+
+
+@pytest.mark.parametrize("z", [-2.0, -1.0, 0.0, 1.0, 2.0])
+def test_at_breakpoints_and_ends_the_derivative_is_that_of_the_plain_formula(z):
+    peaks = np.full((3, 4), 0.5)
+    for kind in (("constrained", 2), ("released", 2)):
+        arrays, *functions = example(*kind, (3, 4), peaks=peaks)
+        arguments = [tensor(np.full((3, 4), z)), *map(tensor, arrays[1:])]
+        assert_same(*(values_and_gradients(f, arguments) for f in functions))
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "float64": lambda z, p: (z.double(), [x.double() for x in p]),
+        "half-precision parameters": lambda z, p: (z.half(), [x.half() for x in p]),
+        "nothing": lambda z, p: (z[:0], p),
+        "a subclass": lambda z, p: (
+            z.as_subclass(type("Mine", (torch.Tensor,), {})),
+            p,
+        ),
+        "too many parameters": lambda z, p: (z, [*p, z.new_zeros(96, z.shape[-1])]),
+    }.values(),
+)
+def test_other_inputs_go_without_kernels(change):
+    _, (z, *parameters) = example_tensors(KINDS[0])
+    assert torch_gpu_kernels.fits(z, parameters)
+    assert not torch_gpu_kernels.fits(*change(z, parameters))
+
+
+@pytest.mark.skipif(GPU, reason="there is a GPU")
+def test_without_a_gpu_there_are_no_kernels(monkeypatch):
+    monkeypatch.setattr(torch_gpu_kernels, "INTERPRETED", False)
+    _, (z, *parameters) = example_tensors(KINDS[0])
+    assert not torch_gpu_kernels.fits(z, parameters)
+
+
+def test_where_kernels_do_not_compile_torch_does_the_work(monkeypatch):
+    def fail(*arguments):
+        raise NotImplementedError("no compiler")
+
+    monkeypatch.setattr(torch_gpu_kernels, "_launch", fail)
+    torch_gpu_kernels._try_to_compile.cache_clear()
+    (fast, plain), arguments = example_tensors(KINDS[0])
+    with pytest.warns(UserWarning, match="no compiler"):
+        assert not torch_gpu_kernels.fits(arguments[0], arguments[1:])
+    assert_same(*(values_and_gradients(f, arguments) for f in (fast, plain)))
+    torch_gpu_kernels._try_to_compile.cache_clear()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_fit_as_without_kernels(released, monkeypatch, launches):
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+    losses = []
+    for fuse in (True, False):
+        if not fuse:
+            assert len(launches) > 6
+            monkeypatch.setattr(torch_gpu_kernels, "fits", lambda z, parameters: False)
+        keras.utils.set_random_seed(0)
+        layer = ks.RegionConstraint(2)
+        layer.build((None, 3))
+        if released:
+            layer.release()
+            # No neuron at zero up to rounding.
+            for variable in layer.trainable_variables:
+                variable.assign(variable * 1.01 + 0.003)
+        model = keras.Sequential([keras.Input((3,)), layer])
+        model.compile("sgd", "mse")
+        losses.append(model.fit(x, np.abs(x), 4, 3, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from keras_sawtooth.backend import triton_kernels
+
+for kernel in ("value", "derivative"):
+    for name, peaks, number in (("sawtooth", 3, 8), ("relu_network", 0, 35)):
+        function = name if kernel == "value" else f"{name}_derivative"
+        constants = dict(DEPTH=2, PEAKS=peaks, SLOPES=3, NUMBER=number, CHANNELS=64)
+        constants["FUNCTION"] = getattr(triton_kernels, function)
+        source = getattr(triton_kernels, f"{kernel}_kernel")
+        types = {
+            name: "constexpr" if name in constants
+            else "*fp32" if name in ("sums_pointer", "parameters_pointer")
+            else "*bf16" if name.endswith("_pointer")
+            else "fp32" if name in ("low", "high")
+            else "i32"
+            for name in source.arg_names
+        }
+        program = triton.compile(
+            ASTSource(source, types, constants),
+            target=GPUTarget("cuda", 90, 32),
+            options={"num_warps": 2},
+        )
+        assert program.asm["cubin"]
+"""
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True)
