@@ -72,7 +72,9 @@ def layers_and_inputs(draw):
 
 @pytest.fixture(scope="session")
 def examples(pytestconfig):
-    return 10_000 if pytestconfig.getoption("--thorough") else 500
+    if pytestconfig.getoption("--thorough"):
+        return 10_000
+    return 500 if pytestconfig.getoption("--long") else 200
 
 
 def test_every_layer(examples, record_property):
