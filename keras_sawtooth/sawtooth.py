@@ -58,9 +58,8 @@ def tied_scales(amplitude, peaks):
     Reference:
         - Milkert et al., 2025, Theorem 3.1.
     """
-    # Not by their indices: torch would make a gradient of the whole for every row.
-    peaks, scales = ops.unstack(peaks), [amplitude]
-    for i in range(1, len(peaks) - 1):
+    scales = [amplitude]
+    for i in range(1, peaks.shape[0] - 1):
         scales.append(scales[-1] * (1 - peaks[i]) * peaks[i + 1])
     return ops.stack(scales)
 
@@ -165,10 +164,10 @@ def continuing_tails(peaks, scales, domain):
     >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]
     [-1.0, -1.0]
     """
-    peaks, (*scales, steepness) = ops.unstack(peaks), ops.unstack(scales)
     # From the last wave to the first: no product of many `1 / a_i`, which would
     # overflow before the scales make it small.
-    for i in reversed(range(len(scales))):
+    steepness = scales[-1]
+    for i in reversed(range(scales.shape[0] - 1)):
         steepness = scales[i] + steepness / peaks[i + 1]
     steepness = steepness * (1 / (domain[1] - domain[0]))
     return ops.stack([-steepness / peaks[0], -steepness / (1 - peaks[0])])
