@@ -20,8 +20,8 @@ MODULES = {
     "jax": ["jax", "jax_gpu_kernels", "jax_gradients"],
     "tensorflow": ["tensorflow"],
     "torch": ["torch", "torch_gpu_kernels"],
-    # Compiled by Triton, which is mostly not there.
-    "triton": ["triton_kernels"],
+    # These import Triton, which is mostly not there.
+    "triton": ["torch_operators", "triton_kernels"],
 }
 del MODULES[keras.backend.backend()]
 collect_ignore = [

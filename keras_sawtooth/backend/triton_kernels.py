@@ -4,9 +4,9 @@ A thread has the parameters of a channel in registers, goes through rows of the 
 and keeps the sums of the gradients in registers, too.
 
 The formulas are those of `sawtooth.py` and `relu_network.py` in `keras_sawtooth`, for a
-row of the batch. `z` and `dy`, what goes back into the result, are tensors `(channels,)`,
-and `p` is a tuple of all rows of the parameters. Derivatives return what goes back into
-`z`, and a tuple of what goes back into every row of the parameters.
+row of the batch. `z` and `dy`, what goes back into the result, are tensors
+`(channels,)`, and `p` is a tuple of all rows of the parameters. Derivatives return what
+goes back into `z`, and a tuple of what goes back into every row of the parameters.
 
 Triton compiles the source of these functions: loops of `static_range` are unrolled, and
 tuples hold registers.
@@ -39,11 +39,16 @@ def _normalise_derivative(z, du, low, high):
 
 
 @triton.jit
+def _distances(z, low, high):
+    """From the domain to the points left and right of it."""
+    return tl.where(z <= low, low - z, 0.0), tl.where(z >= high, z - high, 0.0)
+
+
+@triton.jit
 def _bent_line(z, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr):
     line = p[FIRST] * z
     if SLOPES == 3:
-        left = tl.where(z <= low, low - z, 0.0)
-        right = tl.where(z >= high, z - high, 0.0)
+        left, right = _distances(z, low, high)
         line += p[FIRST + 1] * left + p[FIRST + 2] * right
     return line
 
@@ -54,10 +59,10 @@ def _bent_line_derivative(
 ):
     dz, dslopes = p[FIRST] * dy, (z * dy,)
     if SLOPES == 3:
-        left = tl.where(z <= low, dy, 0.0)
-        right = tl.where(z >= high, dy, 0.0)
-        dz += p[FIRST + 2] * right - p[FIRST + 1] * left
-        dslopes = dslopes + (left * (low - z), right * (z - high))
+        left, right = _distances(z, low, high)
+        dslopes = dslopes + (left * dy, right * dy)
+        dz += tl.where(z >= high, p[FIRST + 2] * dy, 0.0)
+        dz -= tl.where(z <= low, p[FIRST + 1] * dy, 0.0)
     return dz, dslopes
 
 
@@ -177,16 +182,28 @@ def relu_network_derivative(
 
 
 @triton.jit
-def _load_rows(pointer, channel, channels, NUMBER: tl.constexpr):
-    rows = ()
-    for k in tl.static_range(NUMBER):
-        # Where there is no channel, any number but 0 and 1, by which peaks divide.
-        row = tl.load(pointer + k * channels + channel, channel < channels, 0.5)
-        rows = rows + (row,)
-    return rows
+def _tile(rows, channels, height, CHANNELS: tl.constexpr):
+    """Index of a program along the rows, its channels, first row and number of rows."""
+    across = (channels + CHANNELS - 1) // CHANNELS
+    down = tl.program_id(0) // across
+    channel = tl.program_id(0) % across * CHANNELS + tl.arange(0, CHANNELS)
+    # An input may have more than 2 ** 31 elements, its tiles have fewer.
+    first = down.to(tl.int64) * height
+    return down, channel, first, tl.minimum(height, rows - first).to(tl.int32)
 
 
 @triton.jit
+def _load_parameters(pointer, channel, channels, NUMBER: tl.constexpr):
+    parameters = ()
+    for k in tl.static_range(NUMBER):
+        # Where there is no channel, any number but 0 and 1, by which peaks divide.
+        row = tl.load(pointer + k * channels + channel, channel < channels, 0.5)
+        parameters = parameters + (row,)
+    return parameters
+
+
+# Not compiled anew for every number of rows that 16 divides, or does not.
+@triton.jit(do_not_specialize=["rows"])
 def value_kernel(
     z_pointer,
     y_pointer,
@@ -204,23 +221,23 @@ def value_kernel(
     CHANNELS: tl.constexpr,
 ):
     """`y = FUNCTION(z)` on tiles of `height` rows and `CHANNELS` channels."""
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    _, channel, first, number = _tile(rows, channels, height, CHANNELS)
     there = channel < channels
-    p = _load_rows(parameters_pointer, channel, channels, NUMBER)
-    first = tl.program_id(0) * height
-    last = tl.minimum(first + height, rows)
-    z = tl.load(z_pointer + first * channels + channel, there, 0.0)
-    for row in range(first, last):
+    p = _load_parameters(parameters_pointer, channel, channels, NUMBER)
+    z_pointer += first * channels + channel
+    y_pointer += first * channels + channel
+    z = tl.load(z_pointer, there, 0.0)
+    for i in range(number):
         # A thread asks for a row before it needs it, and waits less for memory. The
         # last one is read once more, and not used.
-        coming = tl.minimum(row + 1, last - 1)
-        next_z = tl.load(z_pointer + coming * channels + channel, there, 0.0)
+        coming = tl.minimum(i + 1, number - 1) * channels
+        next_z = tl.load(z_pointer + coming, there, 0.0)
         y = FUNCTION(z.to(tl.float32), low, high, p, DEPTH, PEAKS, SLOPES)
-        tl.store(y_pointer + row * channels + channel, y, there)
+        tl.store(y_pointer + i * channels, y, there)
         z = next_z
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def derivative_kernel(
     z_pointer,
     dy_pointer,
@@ -240,29 +257,30 @@ def derivative_kernel(
     CHANNELS: tl.constexpr,
 ):
     """`dz`, and sums for the parameters, `(tiles of rows, NUMBER, channels)`."""
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    down, channel, first, number = _tile(rows, channels, height, CHANNELS)
     there = channel < channels
-    p = _load_rows(parameters_pointer, channel, channels, NUMBER)
+    p = _load_parameters(parameters_pointer, channel, channels, NUMBER)
     sums = ()
     for _ in tl.static_range(NUMBER):
         sums = sums + (tl.full([CHANNELS], 0.0, tl.float32),)
-    first = tl.program_id(0) * height
-    last = tl.minimum(first + height, rows)
-    z = tl.load(z_pointer + first * channels + channel, there, 0.0)
-    dy = tl.load(dy_pointer + first * channels + channel, there, 0.0)
-    for row in range(first, last):
-        coming = tl.minimum(row + 1, last - 1) * channels + channel
+    z_pointer += first * channels + channel
+    dy_pointer += first * channels + channel
+    dz_pointer += first * channels + channel
+    z = tl.load(z_pointer, there, 0.0)
+    dy = tl.load(dy_pointer, there, 0.0)
+    for i in range(number):
+        coming = tl.minimum(i + 1, number - 1) * channels
         next_z = tl.load(z_pointer + coming, there, 0.0)
         next_dy = tl.load(dy_pointer + coming, there, 0.0)
         dz, terms = FUNCTION(
             z.to(tl.float32), dy.to(tl.float32), low, high, p, DEPTH, PEAKS, SLOPES
         )
-        tl.store(dz_pointer + row * channels + channel, dz, there)
+        tl.store(dz_pointer + i * channels, dz, there)
         added = ()
         for k in tl.static_range(NUMBER):
             added = added + (sums[k] + terms[k],)
         sums = added
         z, dy = next_z, next_dy
-    sums_pointer += tl.program_id(0) * NUMBER * channels
+    sums_pointer += down.to(tl.int64) * NUMBER * channels + channel
     for k in tl.static_range(NUMBER):
-        tl.store(sums_pointer + k * channels + channel, sums[k], there)
+        tl.store(sums_pointer + k * channels, sums[k], there)

@@ -1,0 +1,131 @@
+"""The kernels of `triton_kernels.py` as operators of torch, with their derivatives."""
+
+import torch
+
+from keras_sawtooth import relu_network
+from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import triton_kernels
+
+# A thread has a channel.
+MOST_CHANNELS, LEAST_CHANNELS = 128, 32
+MOST_ROWS, LEAST_ROWS = 128, 32
+# So many programs keep a large GPU busy. Tiles of smaller inputs get fewer rows, so
+# that there are more of them.
+ENOUGH_PROGRAMS = 512
+
+CONSTANTS = "str name, int[] sizes, float[] domain"
+
+
+@torch.library.custom_op(
+    "keras_sawtooth::value",
+    mutates_args=(),
+    schema=f"(Tensor z, Tensor rows, {CONSTANTS}) -> Tensor",
+)
+def value(z, rows, name, sizes, domain):
+    y = z.new_empty(z.shape)
+    _launch("value_kernel", name, sizes, domain, rows, z.contiguous(), y)
+    return y
+
+
+@torch.library.custom_op(
+    "keras_sawtooth::derivative",
+    mutates_args=(),
+    schema=f"(Tensor z, Tensor dy, Tensor rows, {CONSTANTS}) -> (Tensor, Tensor)",
+)
+def derivative(z, dy, rows, name, sizes, domain):
+    tiles, _, _, _ = _tiles(z)
+    dz, sums = z.new_empty(z.shape), rows.new_empty((tiles, *rows.shape))
+    tensors = z.contiguous(), dy.contiguous(), dz, sums
+    name = f"{name}_derivative"
+    _launch("derivative_kernel", name, sizes, domain, rows, *tensors)
+    return dz, sums.sum(0)
+
+
+@value.register_fake
+def _(z, rows, *constants):
+    return z.new_empty(z.shape)
+
+
+@derivative.register_fake
+def _(z, dy, rows, *constants):
+    return z.new_empty(z.shape), rows.new_empty(rows.shape)
+
+
+def _save(ctx, inputs, output):
+    *tensors, name, sizes, domain = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.constants = name, sizes, domain
+
+
+def _value_backward(context, dy):
+    z, rows = context.saved_tensors
+    return *derivative(z, dy, rows, *context.constants), None, None, None
+
+
+def _derivative_backward(context, *upstream):
+    plain = _plain(*context.constants)
+
+    def gradients(z, dy, rows):
+        return torch.func.vjp(plain, z, rows)[1](dy)
+
+    _, pull_back = torch.func.vjp(gradients, *context.saved_tensors)
+    return *pull_back(upstream), None, None, None
+
+
+value.register_autograd(_value_backward, setup_context=_save)
+derivative.register_autograd(_derivative_backward, setup_context=_save)
+
+
+def _plain(name, sizes, domain):
+    """The plain formula, as a function of `z` and the rows of all parameters."""
+    depth, peaks, slopes = sizes
+
+    def of_sawtooth(z, rows):
+        return sawtooth.sawtooth(z, *rows.split([peaks, depth, slopes]), domain)
+
+    def of_relu_network(z, rows):
+        numbers = [slopes, 4, 4, 16 * (depth - 1), 4 * (depth - 1), 4]
+        first, *blocks = rows.split(numbers)
+        blocks = relu_network.ReluBlocks(*blocks)
+        blocks = blocks._replace(
+            kernel=blocks.kernel.reshape(depth - 1, 4, 4, z.shape[-1]),
+            bias=blocks.bias.reshape(depth - 1, 4, z.shape[-1]),
+        )
+        return relu_network.relu_network(z, blocks, first, domain)
+
+    function = of_sawtooth if name == "sawtooth" else of_relu_network
+    return lambda z, rows: function(z.to(rows.dtype), rows).to(z.dtype)
+
+
+def _tiles(z):
+    """Numbers of tiles along rows and channels of `z`; height and width of a tile."""
+    channels = z.shape[-1]
+    rows = z.numel() // channels
+    width, height = LEAST_CHANNELS, MOST_ROWS
+    while width < min(channels, MOST_CHANNELS):
+        width *= 2
+    across = -(-channels // width)
+    while height > LEAST_ROWS and rows * across < height * ENOUGH_PROGRAMS:
+        height //= 2
+    return -(-rows // height), across, height, width
+
+
+def _launch(kernel, function, sizes, domain, rows, z, *others):
+    down, across, height, width = _tiles(z)
+    # Triton launches on the current device.
+    with torch.cuda.device_of(z):
+        getattr(triton_kernels, kernel)[(down * across,)](
+            z,
+            *others,
+            rows.contiguous(),
+            z.numel() // z.shape[-1],
+            z.shape[-1],
+            height,
+            *domain,
+            getattr(triton_kernels, function),
+            *sizes,
+            NUMBER=rows.shape[0],
+            CHANNELS=width,
+            num_warps=width // 32,
+            enable_fp_fusion=True,
+        )
