@@ -100,3 +100,19 @@ def phases(model):
         "constrained" if layer.constrained else "released"
         for layer in region_layers(model)
     ]
+
+
+def losses_of_a_layer(rows, channels, batch_size, released):
+    """Losses of three epochs of a `RegionConstraint` alone, in either phase."""
+    x = np.random.default_rng(0).normal(size=(rows, channels)).astype("float32")
+    keras.utils.set_random_seed(0)
+    layer = ks.RegionConstraint(2)
+    layer.build((None, channels))
+    if released:
+        layer.release()
+        # No neuron at zero up to rounding.
+        for variable in layer.trainable_variables:
+            variable.assign(variable * 1.01 + 0.003)
+    model = keras.Sequential([keras.Input((channels,)), layer])
+    model.compile("sgd", "mse")
+    return model.fit(x, np.abs(x), batch_size, 3, verbose=0).history["loss"]

@@ -1,4 +1,6 @@
-"""Blocks of a tensor, and what all backends know of a triangle."""
+"""Blocks of a tensor, and what all backends know of triangles and of kernels."""
+
+import warnings
 
 from keras import ops
 
@@ -37,3 +39,11 @@ def triangle_slope(w, peak):
     Both sides are `T = (w - side) / (peak - side)`, with `side` 0 or 1.
     """
     return ops.where(w <= peak, 1 / peak, 1 / (peak - 1))
+
+
+def warn_of_no_kernels(error):
+    warnings.warn(
+        "Sawtooth layers go without kernels of their own on this GPU, and are "
+        f"slower: {error}",
+        stacklevel=3,
+    )

@@ -14,12 +14,12 @@ itself, made by XLA; `vmap` of gradients is the kernel with one more axis of pro
 import functools
 import itertools
 import math
-import warnings
 
 import jax
 from jax import numpy as jnp
 
 from keras_sawtooth.backend import jax_gradients
+from keras_sawtooth.backend.common import warn_of_no_kernels
 
 # Before, what is used here had other names.
 OLDEST_JAX = (0, 7)
@@ -82,11 +82,7 @@ def can_compile():
         # Here the warning of the deprecation is an error, if warnings are errors.
         jax.jit(kernel).lower(z, parameter).compile()
     except Exception as error:
-        warnings.warn(
-            "Sawtooth layers go without kernels of their own on this GPU, and are "
-            f"slower: {error}",
-            stacklevel=2,
-        )
+        warn_of_no_kernels(error)
         return False
     return True
 

@@ -12,10 +12,11 @@ forward-mode derivatives are those of the plain formulas.
 
 import functools
 import importlib.util
-import warnings
 
 import torch
 from torch.autograd import forward_ad
+
+from keras_sawtooth.backend.common import warn_of_no_kernels
 
 # Parameters and their sums are in registers, of which a thread has 255.
 MOST_PARAMETERS = 96
@@ -77,11 +78,7 @@ def _try_to_compile(device):
 
         torch_operators.derivative(z, z, rows, "relu_network", [2, 0, 1], [-1.0, 1.0])
     except Exception as error:
-        warnings.warn(
-            "Sawtooth layers go without kernels of their own on this GPU, and are "
-            f"slower: {error}",
-            stacklevel=2,
-        )
+        warn_of_no_kernels(error)
         return False
     return True
 
