@@ -21,7 +21,7 @@ MODULES = {
     "tensorflow": ["tensorflow"],
     "torch": ["torch", "torch_gpu_kernels"],
     # These import Triton, which is mostly not there.
-    "triton": ["torch_operators", "triton_kernels"],
+    "triton": ["torch_operators", "triton_functions", "triton_kernels"],
 }
 del MODULES[keras.backend.backend()]
 collect_ignore = [

@@ -298,13 +298,13 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from keras_sawtooth.backend import triton_kernels
+from keras_sawtooth.backend import triton_functions, triton_kernels
 
 for kernel in ("value", "derivative"):
     for name, peaks, number in (("sawtooth", 3, 8), ("relu_network", 0, 35)):
         function = name if kernel == "value" else f"{name}_derivative"
         constants = dict(DEPTH=2, PEAKS=peaks, SLOPES=3, NUMBER=number, CHANNELS=64)
-        constants["FUNCTION"] = getattr(triton_kernels, function)
+        constants["FUNCTION"] = getattr(triton_functions, function)
         source = getattr(triton_kernels, f"{kernel}_kernel")
         types = {
             name: "constexpr" if name in constants

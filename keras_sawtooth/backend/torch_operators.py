@@ -4,6 +4,7 @@ import torch
 
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import triton_functions
 from keras_sawtooth.backend import triton_kernels
 
 # A thread has a channel.
@@ -122,7 +123,7 @@ def _launch(kernel, function, sizes, domain, rows, z, *others):
             z.shape[-1],
             height,
             *domain,
-            getattr(triton_kernels, function),
+            getattr(triton_functions, function),
             *sizes,
             NUMBER=rows.shape[0],
             CHANNELS=width,

@@ -1,0 +1,178 @@
+"""The functions of the layers and their derivatives, in Triton.
+
+The formulas are those of `sawtooth.py` and `relu_network.py` in `keras_sawtooth`, for a
+row of the batch. `z` and `dy`, what goes back into the result, are tensors
+`(channels,)`, and `p` is a tuple of all rows of the parameters. Derivatives return what
+goes back into `z`, and a tuple of what goes back into every row of the parameters.
+
+Triton compiles the source of these functions: loops of `static_range` are unrolled, and
+tuples hold registers.
+"""
+
+import triton
+from triton import language as tl
+
+
+@triton.jit
+def _relu(x):
+    # Other than `maximum`, this keeps NaN.
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
+def _before_relu(back, y):
+    """What goes back into `_relu`, from what goes back into its result `y`."""
+    return tl.where(y <= 0, 0.0, back)
+
+
+@triton.jit
+def _normalise(z, low, high):
+    return (z - low) * (1 / (high - low))
+
+
+@triton.jit
+def _normalise_derivative(z, du, low, high):
+    return tl.where((z == low) | (z == high), 0.0, du * (1 / (high - low)))
+
+
+@triton.jit
+def _distances(z, low, high):
+    """From the domain to the points left and right of it."""
+    return tl.where(z <= low, low - z, 0.0), tl.where(z >= high, z - high, 0.0)
+
+
+@triton.jit
+def _bent_line(z, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr):
+    line = p[FIRST] * z
+    if SLOPES == 3:
+        left, right = _distances(z, low, high)
+        line += p[FIRST + 1] * left + p[FIRST + 2] * right
+    return line
+
+
+@triton.jit
+def _bent_line_derivative(
+    z, dy, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr
+):
+    dz, dslopes = p[FIRST] * dy, (z * dy,)
+    if SLOPES == 3:
+        left, right = _distances(z, low, high)
+        dslopes = dslopes + (left * dy, right * dy)
+        dz += tl.where(z >= high, p[FIRST + 2] * dy, 0.0)
+        dz -= tl.where(z <= low, p[FIRST + 1] * dy, 0.0)
+    return dz, dslopes
+
+
+@triton.jit
+def _triangle(w, peak):
+    return tl.where(w <= peak, w * (1 / peak), (1 - w) * (1 / (1 - peak)))
+
+
+@triton.jit
+def sawtooth(
+    z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    """`p`: `PEAKS` peaks, `DEPTH` scales, `SLOPES` slopes."""
+    wave = _relu(_triangle(_normalise(z, low, high), p[0]))
+    y = _bent_line(z, low, high, p, PEAKS + DEPTH, SLOPES) + p[PEAKS] * wave
+    for i in tl.static_range(1, DEPTH):
+        wave = _triangle(wave, p[i])
+        y += p[PEAKS + i] * wave
+    return y
+
+
+@triton.jit
+def sawtooth_derivative(
+    z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    # What goes into every triangle, and last what comes out.
+    waves = (_normalise(z, low, high),)
+    waves = waves + (_relu(_triangle(waves[0], p[0])),)
+    for i in tl.static_range(1, DEPTH):
+        waves = waves + (_triangle(waves[i], p[i]),)
+    dwave = tl.full(z.shape, 0.0, tl.float32)
+    dpeaks, dscales = (), ()
+    if PEAKS > DEPTH:
+        dpeaks = (dwave,)
+    for i in tl.static_range(DEPTH - 1, -1, -1):
+        dwave += p[PEAKS + i] * dy
+        dscales = (waves[i + 1] * dy,) + dscales
+        if i == 0:
+            dwave = _before_relu(dwave, waves[1])
+        # On both sides T = (w - side) / (peak - side), so that
+        # dT = (dw - T dpeak) / (peak - side).
+        slope = tl.where(waves[i] <= p[i], 1 / p[i], -1 / (1 - p[i]))
+        dwave = slope * dwave
+        dpeaks = (-waves[i + 1] * dwave,) + dpeaks
+    dz, dslopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
+    dz += _normalise_derivative(z, dwave, low, high)
+    return dz, dpeaks + dscales + dslopes
+
+
+@triton.jit
+def _neurons(u, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr):
+    """The four neurons of every layer, one layer after the other."""
+    INPUT: tl.constexpr = SLOPES
+    KERNEL: tl.constexpr = SLOPES + 8
+    BIAS: tl.constexpr = KERNEL + 16 * (DEPTH - 1)
+    neurons = ()
+    for j in tl.static_range(4):
+        neurons = neurons + (_relu(p[INPUT + j] * u + p[INPUT + 4 + j]),)
+    for i in tl.static_range(DEPTH - 1):
+        for j in tl.static_range(4):
+            neuron = p[BIAS + 4 * i + j]
+            for k in tl.static_range(4):
+                neuron += p[KERNEL + 16 * i + 4 * j + k] * neurons[4 * i + k]
+            neurons = neurons + (_relu(neuron),)
+    return neurons
+
+
+@triton.jit
+def relu_network(
+    z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    """`p`: `SLOPES` slopes and the rows of `ReluBlocks`, field after field."""
+    OUTPUT: tl.constexpr = SLOPES + 8 + 20 * (DEPTH - 1)
+    neurons = _neurons(_normalise(z, low, high), p, DEPTH, SLOPES)
+    y = _bent_line(z, low, high, p, 0, SLOPES)
+    for j in tl.static_range(4):
+        y += p[OUTPUT + j] * neurons[4 * (DEPTH - 1) + j]
+    return y
+
+
+@triton.jit
+def relu_network_derivative(
+    z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+):
+    KERNEL: tl.constexpr = SLOPES + 8
+    OUTPUT: tl.constexpr = KERNEL + 20 * (DEPTH - 1)
+    u = _normalise(z, low, high)
+    neurons = _neurons(u, p, DEPTH, SLOPES)
+    # What goes back into the neurons of the last layer that has not been gone through.
+    back, doutput = (), ()
+    for j in tl.static_range(4):
+        back = back + (p[OUTPUT + j] * dy,)
+        doutput = doutput + (neurons[4 * (DEPTH - 1) + j] * dy,)
+    dkernel, dbias = (), ()
+    for i in tl.static_range(DEPTH - 2, -1, -1):
+        before, of_bias, of_kernel = (), (), ()
+        for j in tl.static_range(4):
+            of_bias = of_bias + (_before_relu(back[j], neurons[4 * i + 4 + j]),)
+        for j in tl.static_range(4):
+            for k in tl.static_range(4):
+                of_kernel = of_kernel + (of_bias[j] * neurons[4 * i + k],)
+        for k in tl.static_range(4):
+            total = p[KERNEL + 16 * i + k] * of_bias[0]
+            for j in tl.static_range(1, 4):
+                total += p[KERNEL + 16 * i + 4 * j + k] * of_bias[j]
+            before = before + (total,)
+        back, dbias, dkernel = before, of_bias + dbias, of_kernel + dkernel
+    du = tl.full(z.shape, 0.0, tl.float32)
+    dinput, dinput_bias = (), ()
+    for j in tl.static_range(4):
+        term = _before_relu(back[j], neurons[j])
+        du += p[SLOPES + j] * term
+        dinput, dinput_bias = dinput + (u * term,), dinput_bias + (term,)
+    dz, dslopes = _bent_line_derivative(z, dy, low, high, p, 0, SLOPES)
+    dz += _normalise_derivative(z, du, low, high)
+    return dz, dslopes + dinput + dinput_bias + dkernel + dbias + doutput
