@@ -93,6 +93,23 @@ def pytest_configure(config):
     path = config.getoption("--workflows")
     if path:
         config.pluginmanager.register(WorkflowRecords(path))
+    if keras.backend.backend() == "jax":
+        compile_once(config)
+
+
+def compile_once(config):
+    """Tests compile the same programs again and again: keeps them for a run.
+
+    Every process has a folder of its own, as JAX writes files that another one could
+    read half written. Programs that tests start compile for themselves: some are
+    killed.
+    """
+    import jax
+
+    folder = tempfile.TemporaryDirectory(prefix="compiled-")
+    config.add_cleanup(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.fixture(autouse=True)

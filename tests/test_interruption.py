@@ -128,6 +128,11 @@ def backups(directory):
     return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
 
 
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return train([ks.ReleaseConstraints(epoch=2)])
+
+
 AT_EPOCH = {"epoch": 2}
 ON_PLATEAU = {"monitor": "mae", "patience": 1, "min_delta": 10.0}
 
@@ -143,12 +148,12 @@ ON_PLATEAU = {"monitor": "mae", "patience": 1, "min_delta": 10.0}
         (ON_PLATEAU, 3, "release"),
     ],
 )
-def test_goes_on_after_a_crash(arguments, epoch, first, tmp_path):
+def test_goes_on_after_a_crash(arguments, epoch, first, uninterrupted, tmp_path):
     def callbacks():
         pair = [ks.ReleaseConstraints(**arguments), ks.BackupAndRestore(tmp_path / "b")]
         return pair if first == "release" else pair[::-1]
 
-    whole, expected = train(callbacks())
+    whole, expected = uninterrupted
     with pytest.raises(RuntimeError, match="crash"):
         train([*callbacks(), Crash(epoch)])
     assert backups(tmp_path / "b") == [f"epoch-{epoch:08}"]
@@ -164,17 +169,18 @@ def test_goes_on_after_a_crash(arguments, epoch, first, tmp_path):
     assert continue_training(model, 2).epoch == [0, 1]
 
 
-def test_the_callback_of_keras_goes_on_after_a_crash_between_its_writes(tmp_path):
+def test_the_callback_of_keras_goes_on_after_a_crash_between_its_writes(
+    uninterrupted, tmp_path
+):
     def callbacks():
         backup = keras.callbacks.BackupAndRestore(tmp_path / "b")
         return [backup, ks.ReleaseConstraints(epoch=2)]
 
-    whole, _ = train(callbacks())
     with pytest.raises(RuntimeError, match="crash"):
         train([*callbacks(), Crash(3)])
     model, history = train(callbacks())
     assert history.epoch == [3]
-    assert_same_state(model, whole)
+    assert_same_state(model, uninterrupted[0])
 
 
 def test_a_finished_training_keeps_its_backup_if_asked(tmp_path):

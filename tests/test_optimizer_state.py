@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from backend import to_numpy
 from keras import layers
+from models import EAGERLY
 
 import keras_sawtooth as ks
 from keras_sawtooth.optimizer_state import carry_over
@@ -68,8 +69,7 @@ def build(optimizer, dtype=None, **compile_arguments):
             layers.Dense(1, dtype=dtype),
         ]
     )
-    # Tracing takes longer than these few steps.
-    model.compile(optimizer, "mse", **{"run_eagerly": True, **compile_arguments})
+    model.compile(optimizer, "mse", **{"run_eagerly": EAGERLY, **compile_arguments})
     return model
 
 
@@ -106,7 +106,17 @@ def test_state_of_the_variables_that_stay_is_carried_over(name):
         assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
-@each_optimizer
+# Those that `fit` or a compiled step treats in a way of its own.
+INSIDE_FIT = {"adam", "accumulation", "ema, overwriting", "loss scale", "several"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in INSIDE_FIT else pytest.param(name, marks=pytest.mark.long)
+        for name in OPTIMIZERS
+    ],
+)
 def test_release_inside_fit(name):
     x, y = data()
     model = build(OPTIMIZERS[name]())

@@ -51,8 +51,9 @@ def train(best, order=(0, 1), build=plain):
     return model, worsen
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("build", "order"), [*((build, (0, 1)) for build in MODELS), (plain, (1, 0))]
+)
 def test_early_stopping_restores_the_phase_of_the_best_weights(build, order):
     with pytest.warns(UserWarning, match=r"of the other phase.*is constrained"):
         model, worsen = train(1, order, build)

@@ -146,16 +146,26 @@ def test_export(phase, tmp_path):
 # Across the phases
 
 
-@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(
-    "name, phase",
-    [
+# All files for one model, all models by one file; the rest in long runs.
+FOLLOWED = [
+    pytest.param(
+        build,
+        name,
+        phase,
+        id=f"{build.__name__}-{name}-{phase}",
+        marks=[] if build is plain or name == "m.keras" else pytest.mark.long,
+    )
+    for build in MODELS
+    for name, phase in [
         ("m.weights.h5", "released"),
         ("m.weights.json", "released"),
         ("m.keras", "released"),
         ("m.weights.h5", "constrained"),
-    ],
-)
+    ]
+]
+
+
+@pytest.mark.parametrize(("build", "name", "phase"), FOLLOWED)
 def test_layers_follow_a_file_of_the_other_phase(build, name, phase, tmp_path):
     source = trained(build, phase)
     if name == "m.keras":
