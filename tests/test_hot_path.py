@@ -71,18 +71,20 @@ def weighted_sum(function, weights):
     return loss
 
 
-def assert_same(arrays, fast, plain, rtol=2e-5):
+def assert_same(arrays, fast, plain, rtol=2e-5, compile_plain=False):
     """Equal values and gradients, to rounding of the largest in its array."""
-    results = (values_and_gradients(function, arrays) for function in (fast, plain))
-    for found, expected in zip(*results, strict=True):
-        assert_close(found, expected, rtol)
+    found = values_and_gradients(fast, arrays)
+    expected = values_and_gradients(plain, arrays, compile_plain)
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, b, rtol)
 
 
-def values_and_gradients(function, arrays):
+def values_and_gradients(function, arrays, compile=True):
     weights = np.random.default_rng(1).normal(size=arrays[0].shape)
     loss = weighted_sum(function, weights)
-    values = compiled(function)(*arrays)
-    return [to_numpy(values), *gradients(loss, arrays, compiled=True)]
+    value = compiled(function) if compile else function
+    values = value(*float32_tensors(arrays))
+    return [to_numpy(values), *gradients(loss, arrays, compiled=compile)]
 
 
 def assert_close(found, expected, rtol):
@@ -141,7 +143,7 @@ def test_half_precision_inputs(phase, depth, blocks):
         return ops.cast(y, "float32")
 
     found = values_and_gradients(fast_of_half, arrays)
-    expected = values_and_gradients(plain_of_half, arrays)
+    expected = values_and_gradients(plain_of_half, arrays, compile=False)
     for a, b in zip(found[:2], expected[:2], strict=True):
         assert_close(a, b, 2**-7)
     for a, b in zip(found[2:], expected[2:], strict=True):
@@ -151,7 +153,8 @@ def test_half_precision_inputs(phase, depth, blocks):
 @each_kind
 def test_large_inputs_are_cut_as_they_are(phase, depth):
     arrays, fast, plain = example(phase, depth, (1024, 256))
-    assert_same(arrays, fast, plain, rtol=1e-4)
+    # Of so many neurons some are zero up to rounding, which differs by compiler.
+    assert_same(arrays, fast, plain, rtol=1e-4, compile_plain=True)
 
 
 def test_at_breakpoints_the_derivative_is_one_sided(blocks):

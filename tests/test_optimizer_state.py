@@ -83,10 +83,9 @@ GONE = ("peak_logits", "amplitude", "tail_slopes")
 
 @each_optimizer
 def test_state_of_the_variables_that_stay_is_carried_over(name):
-    x, y = data()
     model = build(OPTIMIZERS[name]())
-    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
-    old = model.optimizer
+    old, variables = model.optimizer, model.trainable_variables
+    train_on_known_gradients(old, variables, variables, range(8))
     before = [
         (slot, value)
         for slot, value in state(old)
@@ -101,7 +100,8 @@ def test_state_of_the_variables_that_stay_is_carried_over(name):
     assert int(model.optimizer.iterations) == int(old.iterations) > 0
 
     # And training goes on with it.
-    model.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    variables = model.trainable_variables
+    train_on_known_gradients(model.optimizer, variables, variables, range(8, 12))
     if name != "ema":
         assert all(np.isfinite(w).all() for w in model.get_weights())
 
