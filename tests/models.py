@@ -10,10 +10,6 @@ from keras_sawtooth.nested_layers import region_layers
 
 PHASES = ["constrained", "released"]
 
-# Tracing takes longer than all the steps of these tests on TensorFlow. On JAX a step by
-# single operations does.
-EAGERLY = keras.backend.backend() == "tensorflow"
-
 
 def data(rows=32):
     rng = np.random.default_rng(0)
@@ -51,7 +47,10 @@ MODELS = [plain, nested, shared, behind_dense]
 
 
 def compiled(model, optimizer="adam", **arguments):
-    model.compile(optimizer, "mse", run_eagerly=EAGERLY, **arguments)
+    # On TensorFlow, tracing takes longer than all the steps of these tests; on JAX, the
+    # steps do if they are not compiled.
+    eagerly = keras.backend.backend() == "tensorflow"
+    model.compile(optimizer, "mse", run_eagerly=eagerly, **arguments)
     return model
 
 
@@ -61,10 +60,10 @@ def trained(build, phase, keep=True, optimizer="adam"):
     It stays compiled with `keep`.
     """
     model = compiled(build(), optimizer)
-    move(model, steps=4)
+    move(model)
     if phase == "released":
         ks.release(model)
-        move(model, steps=4)
+        move(model)
     if keep:
         return model
     weights = model.get_weights()
@@ -73,8 +72,8 @@ def trained(build, phase, keep=True, optimizer="adam"):
     return model
 
 
-def move(model, steps):
-    """Changes every number as some steps of training do, but compiles nothing."""
+def move(model):
+    """Changes every number as four steps of training do, but compiles nothing."""
     rng = np.random.default_rng(0)
     model.optimizer.build(model.trainable_variables)
     for variable in [*model.variables, *model.optimizer.variables]:
@@ -84,7 +83,7 @@ def move(model, steps):
             noise = rng.normal(size=value.shape)
             variable.assign(value * (1 + 0.1 * noise) + 1e-3 * np.abs(noise))
         elif variable.path.endswith("iteration"):
-            variable.assign(value + steps)
+            variable.assign(value + 4)
 
 
 def continue_training(model, epochs=1, **arguments):

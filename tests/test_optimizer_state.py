@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from backend import to_numpy
 from keras import layers
-from models import EAGERLY
+from models import compiled
 
 import keras_sawtooth as ks
 from keras_sawtooth.optimizer_state import carry_over
@@ -60,17 +60,16 @@ def data():
     return x, np.sin(x[:, :1])
 
 
-def build(optimizer, dtype=None, **compile_arguments):
+def build(optimizer):
     model = keras.Sequential(
         [
             keras.Input((3,)),
-            ks.SawtoothDense(6, dtype=dtype),
-            ks.SawtoothDense(6, dtype=dtype),
-            layers.Dense(1, dtype=dtype),
+            ks.SawtoothDense(6),
+            ks.SawtoothDense(6),
+            layers.Dense(1),
         ]
     )
-    model.compile(optimizer, "mse", **{"run_eagerly": EAGERLY, **compile_arguments})
-    return model
+    return compiled(model, optimizer)
 
 
 def state(optimizer):
