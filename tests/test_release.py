@@ -279,10 +279,7 @@ COMPILE = [
     {"run_eagerly": True},
 ]
 if BACKEND != "torch":  # torch.compile is slow; tested once below
-    COMPILE += [
-        {"jit_compile": True},
-        {"jit_compile": True, "steps_per_execution": 2},
-    ]
+    COMPILE.append({"jit_compile": True, "steps_per_execution": 2})
 
 
 @pytest.mark.parametrize("arguments", COMPILE, ids=str)
@@ -358,7 +355,8 @@ def test_release_on_a_plateau(values, mode, expected):
     release = ks.ReleaseConstraints(
         monitor=monitor, patience=2, min_delta=0.1, mode=mode
     )
-    history = fit(model, epochs=5, callbacks=[Metric(), release]).history
+    callbacks = [Metric(), release]
+    history = fit(model, epochs=5, batch_size=64, callbacks=callbacks).history
     constrained = history["constrained"]
     assert (constrained.index(0.0) if 0.0 in constrained else None) == expected
     assert len(constrained) == 5, "a plateau must not stop the training"
@@ -413,21 +411,21 @@ def test_a_training_without_a_release_says_so(capsys):
     model = build()
     model.compile("adam", "mse", run_eagerly=True)
     with ended_constrained():
-        fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=2)])
+        fit(model, batch_size=64, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=2)])
     # Nobody knows how long a loop by hand will go on.
-    fit(model, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=2)])
+    fit(model, batch_size=64, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=2)])
     stop = keras.callbacks.EarlyStopping(monitor="loss", patience=1, min_delta=100)
     wait = ks.ReleaseConstraints(monitor="loss", patience=5, verbose=1)
     with pytest.warns(UserWarning, match="after patience=5 without .* `loss`"):
-        fit(model, epochs=9, callbacks=[stop, wait])
+        fit(model, batch_size=64, epochs=9, callbacks=[stop, wait])
     both = {"monitor": "loss", "patience": 2, "min_delta": 100}
     callbacks = [keras.callbacks.EarlyStopping(**both), ks.ReleaseConstraints(**both)]
     with pytest.warns(UserWarning, match="after patience=2 without .* `loss`"):
-        fit(model, epochs=9, callbacks=callbacks)
-    fit(model, epochs=2, callbacks=[wait])
+        fit(model, batch_size=64, epochs=9, callbacks=callbacks)
+    fit(model, batch_size=64, epochs=2, callbacks=[wait])
     assert "No release: no plateau of `loss` before the end" in capsys.readouterr().out
     ks.release(model)
-    fit(model, epochs=2, callbacks=[wait])
+    fit(model, batch_size=64, epochs=2, callbacks=[wait])
     assert "were released before" in capsys.readouterr().out
 
 
@@ -443,7 +441,8 @@ def test_a_plateau_has_no_unit(unit, share, expected):
     model = build()
     model.compile("adam", "mse", run_eagerly=True)
     callbacks = [Loss(), ks.ReleaseConstraints(monitor="loss", patience=2)]
-    phases = fit(model, epochs=5, callbacks=callbacks).history["constrained"]
+    history = fit(model, epochs=5, batch_size=64, callbacks=callbacks).history
+    phases = history["constrained"]
     assert (phases.index(0.0) if 0.0 in phases else None) == expected
 
 
