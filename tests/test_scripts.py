@@ -1,5 +1,6 @@
 """The demo and the benchmarks run; their figures are nobody's business here."""
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -8,8 +9,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from exports import code_by_heading
+
+import keras_sawtooth as ks
 
 ROOT = Path(__file__).parents[1]
+on_one_backend = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="not about backends; XLA takes minutes"
+)
 
 
 def run(script, *arguments):
@@ -17,6 +24,30 @@ def run(script, *arguments):
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
+
+
+@on_one_backend
+def test_curve(tmp_path):
+    output = run("examples/curve.py", "--epochs", 2, "--out", tmp_path)
+    assert "SawtoothDense(16), released" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["curve_wave.png"]
+
+
+@on_one_backend
+@pytest.mark.parametrize(
+    "recipe, features",
+    [("A table of measurements", 3), ("A function of one variable", 1)],
+)
+def test_recipe(recipe, features):
+    code = code_by_heading(ROOT / "docs" / "recipes.md")[recipe, ""]
+    code, replaced = re.subn(r"4_000|(?<=epochs=)102", "1", code)
+    assert replaced == 1
+    x = np.linspace(-1, 1, 8 * features).reshape(8, features)
+    names = {"keras": keras, "ks": ks, "np": np, "x": x, "y": np.sin(x[:, :1])}
+    exec(code, names)
+    model = names["model"]
+    assert int(model.optimizer.iterations) in (1, 100)
+    assert np.isfinite(model.predict(x, verbose=0)).all()
 
 
 def test_demo(tmp_path):
@@ -67,7 +98,7 @@ def test_gpu_section_of_the_speed_benchmark(tmp_path):
         assert part in output
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="XLA takes minutes")
+@on_one_backend
 @pytest.mark.parametrize(
     "name, printed",
     [

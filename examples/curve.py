@@ -1,0 +1,127 @@
+"""A function of one variable as a small network: relu beside sawtooth.
+
+    python examples/curve.py [--function wave] [--epochs 100] [--out DIR]
+
+All networks learn 500 points of a function on [-1, 1] with the same optimiser and the
+same number of steps. Prints their errors between the points, and draws them. For a
+function of your own, put it into FUNCTIONS. docs/recipes.md says why the models and
+the optimiser are what they are.
+
+The backend is JAX, or what KERAS_BACKEND says.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+
+import keras_sawtooth as ks
+
+FUNCTIONS = {
+    "wave": lambda x: x * np.sin(10 * x),
+    "bump": lambda x: 1 / (1 + 25 * x**2),
+    "edge": lambda x: np.tanh(20 * x),
+    "exp": np.exp,
+}
+POINTS = np.linspace(-1, 1, 500)
+BETWEEN = np.linspace(-1, 1, 4001)
+STEPS_PER_EPOCH = 100
+MODELS = ("Dense(32, relu)", "SawtoothDense(16)", "SawtoothDense(16), released")
+
+
+def build_model(name):
+    keras.utils.set_random_seed(0)
+    if name.startswith("SawtoothDense"):
+        hidden = [ks.SawtoothDense(16), ks.SawtoothDense(16)]
+    else:
+        hidden = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((1,)), *hidden, keras.layers.Dense(1)])
+
+
+def train(name, x, y, epochs, rate=1e-2):
+    """The model with this name, fitted to all points at once in every step."""
+    model = build_model(name)
+    steps = epochs * STEPS_PER_EPOCH
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 100, steps, warmup_target=rate, warmup_steps=min(200, steps // 2)
+    )
+    optimizer = keras.optimizers.Adam(schedule, beta_1=0.98, beta_2=0.98)
+    # On torch, compiling takes longer than the training.
+    jit = keras.backend.backend() != "torch"
+    model.compile(optimizer, "mse", jit_compile=jit)
+    callbacks = [Progress(name)]
+    if name.endswith("released"):
+        callbacks.append(ks.ReleaseConstraints(epoch=epochs // 10))
+    # Many full batches an epoch: what Keras does between epochs takes longer.
+    x, y = (np.tile(a[:, None], (STEPS_PER_EPOCH, 1)) for a in (x, y))
+    batch_size = len(x) // STEPS_PER_EPOCH
+    model.fit(x, y, batch_size, epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    return model
+
+
+class Progress(keras.callbacks.Callback):
+    """A progress bar over the epochs."""
+
+    def __init__(self, title):
+        super().__init__()
+        self.title = title
+
+    def on_train_begin(self, logs=None):
+        print(self.title)
+        self.bar = keras.utils.Progbar(
+            self.params["epochs"], unit_name="epoch", stateful_metrics=["loss"]
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.update(epoch + 1, [("loss", logs["loss"])])
+
+
+def plot(function, predictions, path):
+    _, axes = plt.subplots(2, figsize=(6.4, 5), sharex=True, layout="constrained")
+    axes[0].plot(BETWEEN, function(BETWEEN), color="0.2")
+    axes[0].set_ylabel("function")
+    colors = dict(zip(predictions, ("0.6", "C0", "C1"), strict=True))
+    for name, prediction in predictions.items():
+        error = np.abs(prediction - function(BETWEEN))
+        axes[1].semilogy(BETWEEN, error, color=colors[name], label=name, linewidth=0.8)
+    axes[1].set_ylabel("absolute error")
+    axes[1].grid(alpha=0.3)
+    axes[1].legend()
+    plt.savefig(path, dpi=150)
+    plt.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--function", choices=FUNCTIONS, default="wave")
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=Path("examples/output"))
+    arguments = parser.parse_args()
+    function = FUNCTIONS[arguments.function]
+
+    predictions, rows = {}, []
+    for name in MODELS:
+        model = train(name, POINTS, function(POINTS), arguments.epochs)
+        x = BETWEEN[:, None]
+        predictions[name] = model.predict(x, batch_size=len(x), verbose=0)[:, 0]
+        error = predictions[name] - function(BETWEEN)
+        rmse, largest = np.sqrt(np.mean(error**2)), np.abs(error).max()
+        parameters = model.count_params()
+        rows.append(f"{name:28} {parameters:10,} {rmse:10.1e} {largest:10.1e}")
+
+    print(f"\n{'two hidden layers of':28} parameters       RMSE    largest")
+    print(*rows, sep="\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"curve_{arguments.function}.png"
+    plot(function, predictions, path)
+    print(f"\nErrors: {path}")
+
+
+if __name__ == "__main__":
+    main()
