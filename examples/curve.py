@@ -59,9 +59,8 @@ def train(name, x, y, epochs, rate=1e-2):
     if name.endswith("released"):
         callbacks.append(ks.ReleaseConstraints(epoch=epochs // 10))
     # Many full batches an epoch: what Keras does between epochs takes longer.
-    x, y = (np.tile(a[:, None], (STEPS_PER_EPOCH, 1)) for a in (x, y))
-    batch_size = len(x) // STEPS_PER_EPOCH
-    model.fit(x, y, batch_size, epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    repeated = [np.tile(a[:, None], (STEPS_PER_EPOCH, 1)) for a in (x, y)]
+    model.fit(*repeated, len(x), epochs, shuffle=False, verbose=0, callbacks=callbacks)
     return model
 
 

@@ -42,12 +42,13 @@ def test_recipe(recipe, features):
     code = code_by_heading(ROOT / "docs" / "recipes.md")[recipe, ""]
     code, replaced = re.subn(r"4_000|(?<=epochs=)102", "1", code)
     assert replaced == 1
-    x = np.linspace(-1, 1, 8 * features).reshape(8, features)
-    names = {"keras": keras, "ks": ks, "np": np, "x": x, "y": np.sin(x[:, :1])}
+    rows = np.linspace(-1, 1, 8 * features).reshape(8, features)
+    x = rows if features > 1 else rows[:, 0]
+    names = {"keras": keras, "ks": ks, "np": np, "x": x, "y": np.sin(rows[:, 0])}
     exec(code, names)
     model = names["model"]
     assert int(model.optimizer.iterations) in (1, 100)
-    assert np.isfinite(model.predict(x, verbose=0)).all()
+    assert np.isfinite(model.predict(rows, verbose=0)).all()
 
 
 def test_demo(tmp_path):
