@@ -84,13 +84,6 @@ def start_averages(optimizer, fresh, variables):
             slots[_key(variable, "average")].assign(ops.copy(variable.value))
 
 
-def second_moment_decay(optimizer):
-    """What is left of second moments after a step: Adam's `beta_2`, RMSprop's `rho`."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    # Of a `MultiOptimizer` there may be several.
-    return getattr(optimizer, "beta_2", getattr(optimizer, "rho", 0.999))
-
-
 def slot_value(optimizer, variable, slot, variables=()):
     """The value of a slot of `variable`, or `None` if there is none.
 

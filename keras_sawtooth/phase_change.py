@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 
 import keras
-from keras import ops
 
 from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import compiled_models
@@ -11,15 +10,7 @@ from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import exclude_successors
-from keras_sawtooth.optimizer_state import second_moment_decay
-from keras_sawtooth.optimizer_state import slot_value
-from keras_sawtooth.relu_network import ReluBlocks
-from keras_sawtooth.relu_network import neuron_size
-
-# How much more sensitive a function is to its ReLU weights than to its peaks.
-SENSITIVITY = 16
-# In so many steps, second moments that are too large for deeper layers have decayed.
-PROTECTED_STEPS = 500
+from keras_sawtooth.second_moments import starting_velocities
 
 
 def change_phase(model, layers):
@@ -70,9 +61,9 @@ def renew(model, trained, replaced):
                 gone = _without(before, layer.weights)
                 fresh = _without(layer.weights, before)
                 exclude_successors(trainer.optimizer, optimizer, gone, fresh)
-                largest = _largest_velocity(trainer.optimizer, variables, gone)
-                if largest is not None:
-                    velocities += _velocities(optimizer, layer, fresh, largest)
+                velocities += starting_velocities(
+                    trainer.optimizer, variables, layer, gone, fresh
+                )
             now = trainer.trainable_variables
             carry_over(trainer.optimizer, optimizer, variables, now, velocities)
             set_optimizer(trainer, optimizer)
@@ -139,37 +130,3 @@ def _has_state(model):
 def _without(variables, others):
     others = {id(variable) for variable in others}
     return [variable for variable in variables if id(variable) not in others]
-
-
-def _largest_velocity(optimizer, trained, gone):
-    """The largest second moment of every channel of `gone`, or `None`."""
-    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
-    known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
-    return ops.max(ops.concatenate(known), axis=0) if known else None
-
-
-def _velocities(optimizer, layer, fresh, largest):
-    """Second moments for the fresh variables of a layer, from those that are gone.
-
-    The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
-    those of peaks, and stored as they are `relu_rate` times that. So the largest second
-    moment of the channel gives a safe start: if it is too large, steps are short until
-    it has decayed. It is too large for deeper layers, whose gradients shrink with their
-    neurons. That protects their pieces, which the first steps could cut off, but with
-    a `beta_2` of 0.999 it would last for thousands of steps.
-    """
-    factor = (SENSITIVITY * layer.relu_rate) ** 2
-    largest = largest / factor if layer.constrained else largest * factor
-    decay = (1 - second_moment_decay(optimizer)) * PROTECTED_STEPS
-    velocities = []
-    for variable in fresh:
-        estimate = largest
-        field = variable.name.removeprefix("relu_")
-        if field in ReluBlocks._fields:
-            # In logarithms: `exp(decay)` may be more than float32 holds.
-            size = ops.log(neuron_size(field, layer.depth))
-            share = ops.exp(ops.minimum(0.0, decay + 2 * size))
-            estimate = estimate * ops.cast(share, largest.dtype)
-        estimate = ops.broadcast_to(estimate, variable.shape)
-        velocities.append((variable, ops.copy(estimate)))
-    return velocities

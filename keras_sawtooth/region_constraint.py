@@ -330,9 +330,9 @@ class RegionConstraint(keras.layers.Layer):
     def release(self):
         """Turn the layer into the same function with free ReLU weights.
 
-        Swaps the variables of the layer, as `Dense.enable_lora` does. A compiled
-        model does not know of it: use `keras_sawtooth.release(model)` there, or
-        compile the model again.
+        Swaps the variables of the layer, as `Dense.enable_lora` does. Models and
+        optimisers do not know of it, nor does `model.parameters()` on torch: use
+        `keras_sawtooth.release(model)` there, or compile the model again.
 
         Raises:
             ValueError: if the layer is not built, or was released before.

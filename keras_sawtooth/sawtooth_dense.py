@@ -129,7 +129,7 @@ class SawtoothDense(keras.layers.Dense):
             slope_constraint=slope_constraint,
             tail_constraint=tail_constraint,
             relu_constraint=relu_constraint,
-            dtype=self.dtype_policy,
+            dtype=getattr(self.dtype_policy, "default_policy", self.dtype_policy),
             name="region_constraint",
         )
         if not self.trainable:
@@ -138,7 +138,23 @@ class SawtoothDense(keras.layers.Dense):
         # `Model.quantize` passes by layers that hold layers, without a word.
         self.region_constraint.quantize = self.quantize
 
+    @keras.layers.Dense.dtype_policy.setter
+    def dtype_policy(self, policy):
+        policy = keras.dtype_policies.get(policy)
+        if policy.quantization_mode is not None:
+            self._refuse_quantization(f"dtype_policy={policy.name!r}")
+        keras.layers.Dense.dtype_policy.fset(self, policy)
+        self._share_dtype_policy()
+
+    def _share_dtype_policy(self):
+        policy = self.dtype_policy
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+            # It knows the path of this layer, not that of the one inside.
+            policy = policy[self.path or ""]
+        self.region_constraint.dtype_policy = policy
+
     def build(self, input_shape):
+        self._share_dtype_policy()
         super().build(input_shape)
         self.region_constraint.build((*input_shape[:-1], self.units))
 

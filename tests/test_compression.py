@@ -31,6 +31,10 @@ each_phase = pytest.mark.parametrize("phase", PHASES)
 def test_quantised_policies_are_refused(policy):
     with pytest.raises(ValueError, match=rf"cannot be quantised.*{policy}"):
         ks.SawtoothDense(2, dtype=policy)
+    layer = ks.SawtoothDense(2)
+    with pytest.raises(ValueError, match=rf"cannot be quantised.*{policy}"):
+        layer.dtype_policy = policy
+    assert layer.dtype_policy.name == "float32"
 
 
 @each_phase

@@ -294,6 +294,26 @@ def test_dtype_policies(dtype, cls, constrained):
     np.testing.assert_allclose(to_numpy(y), to_numpy(twin(x)), atol=lost * digits)
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_a_policy_that_is_set_later(built):
+    layer = ks.SawtoothDense(4)
+    if built:
+        layer.build((None, 3))
+    layer.dtype_policy = "mixed_bfloat16"
+    outputs = layer(inputs((8, 3)))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+
+
+def test_a_map_of_policies_names_the_dense_layer():
+    policies = keras.dtype_policies.DTypePolicyMap()
+    policies["model/hidden"] = keras.dtype_policies.get("mixed_bfloat16")
+    layer = ks.SawtoothDense(4, dtype=policies, name="hidden")
+    model = keras.Sequential([keras.Input((3,)), layer], name="model")
+    outputs = model(inputs((8, 3)))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    assert [path for path, _ in policies.items()] == ["model/hidden"]
+
+
 def test_waves_are_evaluated_in_float32_under_a_narrow_policy():
     x = np.linspace(-2, 2, 1000).astype("float16")[:, None]
     layer = ks.RegionConstraint(depth=8, dtype="mixed_float16")

@@ -14,8 +14,8 @@ import keras_sawtooth as ks
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
-from keras_sawtooth.phase_change import PROTECTED_STEPS
-from keras_sawtooth.phase_change import SENSITIVITY
+from keras_sawtooth.second_moments import PROTECTED_STEPS
+from keras_sawtooth.second_moments import SENSITIVITY
 
 pytestmark = pytest.mark.workflow("optimisers")
 

@@ -192,6 +192,15 @@ def test_release_keeps_the_pieces(depth):
         )
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype.*float64")
+def test_pieces_that_rounding_leaves_are_not_counted_where_there_is_no_float64():
+    layer = ks.RegionConstraint(dtype="float64")
+    layer.build((None, 64))
+    layer.release()
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 8)
+    assert len(ks.linear_regions(layer, interval=(-2, 2)).slopes) == 8
+
+
 @pytest.mark.skipif(not has_float64(), reason="this backend runs without float64")
 def test_release_keeps_pieces_at_the_margin_in_float64():
     layer = ks.RegionConstraint(depth=4, dtype="float64")

@@ -4,8 +4,8 @@ Every backend has a module with
 
 * `triangle(w, peak)`: `sawtooth.triangle` with one sum for the gradient of a peak;
 * `compiled_for_cpu()`: whether XLA compiles for a CPU here and now;
-* `fits_one_kernel(z, *parameters)`: whether `in_one_kernel(function, values)` can
-  take them, here and now;
+* `fits_one_kernel(z, *parameters)`: whether a kernel of our own can take them, here and
+  now;
 * `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
 
 and where these say that they are of use
@@ -13,5 +13,7 @@ and where these say that they are of use
 * `in_row_blocks(function, differentiated, number)`: `function`, with the derivatives of
   `differentiated`, an equal function, block by block of the batch;
 * `in_channel_blocks(function, number)`: the same, block by block of the channels;
-* `loop(layer, hidden, *weights)`: the layers of a network as a loop.
+* `loop(layer, hidden, *weights)`: the layers of a network as a loop;
+* `sawtooth_kernels(function, domain)`, `relu_network_kernels(function, domain)`:
+  `function`, with its values and its derivatives in one kernel each.
 """

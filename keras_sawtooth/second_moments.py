@@ -1,0 +1,71 @@
+"""Where the second moments of variables start that a change of phase brings.
+
+Adam and its relatives divide by second moments ("velocities"). Next to a large step
+count they take fresh zeros for tiny gradients, and their first steps are several times
+too long.
+"""
+
+from keras import ops
+
+from keras_sawtooth.optimizer_state import slot_value
+from keras_sawtooth.relu_network import ReluBlocks
+from keras_sawtooth.relu_network import neuron_size
+
+# How much more sensitive a function is to its ReLU weights than to its peaks.
+SENSITIVITY = 16
+# In so many steps, second moments that are too large for deeper layers have decayed.
+PROTECTED_STEPS = 500
+
+
+def starting_velocities(optimizer, trained, layer, gone, fresh):
+    """Second moments for the fresh variables of a layer, from those that are gone.
+
+    The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
+    those of peaks, and stored as they are `relu_rate` times that. So the largest second
+    moment of the channel gives a safe start: if it is too large, steps are short until
+    it has decayed. It is too large for deeper layers, whose gradients shrink with their
+    neurons. That protects their pieces, which the first steps could cut off, but with
+    a `beta_2` of 0.999 it would last for thousands of steps.
+
+    Args:
+        optimizer: the `keras.optimizers.Optimizer` from before the change.
+        trained: list of the variables that it trained.
+        layer: the `RegionConstraint`, after the change.
+        gone, fresh: lists of the variables that the layer has lost and gained.
+
+    Returns:
+        List of pairs (fresh variable, tensor of its shape), empty if the optimiser has
+        no second moments.
+    """
+    largest = _largest_velocity(optimizer, trained, gone)
+    if largest is None:
+        return []
+    factor = (SENSITIVITY * layer.relu_rate) ** 2
+    largest = largest / factor if layer.constrained else largest * factor
+    decay = (1 - _second_moment_decay(optimizer)) * PROTECTED_STEPS
+    velocities = []
+    for variable in fresh:
+        estimate = largest
+        field = variable.name.removeprefix("relu_")
+        if field in ReluBlocks._fields:
+            # In logarithms: `exp(decay)` may be more than float32 holds.
+            size = ops.log(neuron_size(field, layer.depth))
+            share = ops.exp(ops.minimum(0.0, decay + 2 * size))
+            estimate = estimate * ops.cast(share, largest.dtype)
+        estimate = ops.broadcast_to(estimate, variable.shape)
+        velocities.append((variable, ops.copy(estimate)))
+    return velocities
+
+
+def _largest_velocity(optimizer, trained, gone):
+    """The largest second moment of every channel of `gone`, or `None`."""
+    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
+    known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
+    return ops.max(ops.concatenate(known), axis=0) if known else None
+
+
+def _second_moment_decay(optimizer):
+    """What is left of second moments after a step: Adam's `beta_2`, RMSprop's `rho`."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    # Of a `MultiOptimizer` there may be several.
+    return getattr(optimizer, "beta_2", getattr(optimizer, "rho", 0.999))
