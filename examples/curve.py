@@ -81,18 +81,20 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(epoch + 1, [("loss", logs["loss"])])
 
 
-def plot(function, predictions, path):
-    _, axes = plt.subplots(2, figsize=(6.4, 5), sharex=True, layout="constrained")
+def plot(function, errors, path):
+    """The function, and the error of every model on one scale."""
+    _, axes = plt.subplots(
+        1 + len(errors), figsize=(6.4, 6.4), sharex=True, layout="constrained"
+    )
     axes[0].plot(BETWEEN, function(BETWEEN), color="0.2")
-    axes[0].set_ylabel("function")
-    colors = dict(zip(predictions, ("0.6", "C0", "C1"), strict=True))
-    for name, prediction in predictions.items():
-        error = np.abs(prediction - function(BETWEEN))
-        axes[1].semilogy(BETWEEN, error, color=colors[name], label=name, linewidth=0.8)
-    axes[1].set_ylabel("absolute error")
-    axes[1].grid(alpha=0.3)
-    axes[1].legend()
-    plt.savefig(path, dpi=150)
+    axes[0].set_title("function", fontsize="medium")
+    largest = max(np.abs(error).max() for error in errors.values())
+    for axis, (name, error) in zip(axes[1:], errors.items(), strict=True):
+        axis.plot(BETWEEN, error, linewidth=0.8)
+        axis.set_ylim(-1.1 * largest, 1.1 * largest)
+        axis.set_title(f"error of {name}", fontsize="medium")
+        axis.grid(alpha=0.3)
+    plt.savefig(path, dpi=110)
     plt.close()
 
 
@@ -104,12 +106,12 @@ def main():
     arguments = parser.parse_args()
     function = FUNCTIONS[arguments.function]
 
-    predictions, rows = {}, []
+    errors, rows = {}, []
     for name in MODELS:
         model = train(name, POINTS, function(POINTS), arguments.epochs)
         x = BETWEEN[:, None]
-        predictions[name] = model.predict(x, batch_size=len(x), verbose=0)[:, 0]
-        error = predictions[name] - function(BETWEEN)
+        prediction = model.predict(x, batch_size=len(x), verbose=0)[:, 0]
+        error = errors[name] = prediction - function(BETWEEN)
         rmse, largest = np.sqrt(np.mean(error**2)), np.abs(error).max()
         parameters = model.count_params()
         rows.append(f"{name:28} {parameters:10,} {rmse:10.1e} {largest:10.1e}")
@@ -118,7 +120,7 @@ def main():
     print(*rows, sep="\n")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"curve_{arguments.function}.png"
-    plot(function, predictions, path)
+    plot(function, errors, path)
     print(f"\nErrors: {path}")
 
 
