@@ -9,9 +9,11 @@ import shutil
 import keras
 import numpy as np
 
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.weights import load_weights
 
 WEIGHTS = "model.weights.h5"
+UNSAVED = "unsaved.npz"
 STATE = "state.json"
 
 
@@ -122,8 +124,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         draft = directory / ".draft"
         draft.mkdir(parents=True)
         self.model.save_weights(draft / WEIGHTS)
-        state["seeds"] = [v.numpy().tolist() for v in _seed_states(self.model)]
-        state["sha256"] = _digest(draft / WEIGHTS)
+        np.savez(draft / UNSAVED, *[_to_numpy(v) for v in _unsaved(self.model)])
+        state["sha256"] = {name: _digest(draft / name) for name in (WEIGHTS, UNSAVED)}
         with open(draft / STATE, "w") as file:
             json.dump(state, file, default=lambda value: np.asarray(value).tolist())
         older = list(directory.glob("epoch-*"))
@@ -139,13 +141,16 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             )
         try:
             state = json.loads((backup / STATE).read_text())
-            if state["sha256"] != _digest(backup / WEIGHTS):
-                raise ValueError(f"{WEIGHTS} has changed since it was written.")
+            for name, digest in state["sha256"].items():
+                if digest != _digest(backup / name):
+                    raise ValueError(f"{name} has changed since it was written.")
+            with np.load(backup / UNSAVED) as file:
+                values = list(file.values())
             # A difference in their number shows before the model is changed.
-            seeds = list(zip(_seed_states(self.model), state["seeds"], strict=True))
+            unsaved = list(zip(_unsaved(self.model), values, strict=True))
             load_weights(self.model, backup / WEIGHTS)
-            for variable, value in seeds:
-                variable.assign(np.array(value, variable.dtype))
+            for variable, value in unsaved:
+                variable.assign(value)
         except Exception as error:
             raise ValueError(
                 f"The backup {str(backup)!r} cannot be restored. {error} To train "
@@ -172,10 +177,27 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             shutil.rmtree(rest)
 
 
-def _seed_states(model):
-    """The states of seed generators, which Keras saves with no weights."""
+def _unsaved(model):
+    """What a weights file of Keras lacks, a list of variables.
+
+    The states of seed generators, and what is trained with LoRA: a file has the
+    product of the two factors in the kernel, and zeros in their place.
+    """
     others = {id(v) for v in model.weights + model.metrics_variables}
-    return [v for v in model.variables if id(v) not in others]
+    seeds = [v for v in model.variables if id(v) not in others]
+    adapted = [x for x in flatten_layers(model) if getattr(x, "lora_enabled", False)]
+    return seeds + [v for layer in adapted for v in _without_inner_layers(layer)]
+
+
+def _without_inner_layers(layer):
+    inner = {id(v) for x in flatten_layers(layer) if x is not layer for v in x.weights}
+    return [variable for variable in layer.weights if id(variable) not in inner]
+
+
+def _to_numpy(variable):
+    value = variable.numpy()
+    # NumPy's files know no bfloat16, and all of its numbers are also float32's.
+    return value.astype("float32") if variable.dtype == "bfloat16" else value
 
 
 def _digest(path):

@@ -16,10 +16,15 @@ def release(layer):
     """Turn a constrained layer into the same function with ReLU weights."""
     constrained_variables = _variables_of_phase(layer)
     others = added_variables(layer)
+    frozen = not any(variable.trainable for variable in constrained_variables)
     with _unlocked(layer):
         add_relu_variables(layer)
         _move_to_end(layer, others)
     layer.constrained = False
+    if frozen:
+        # One by one, else the layer is frozen, and with it what it gets.
+        for variable in _variables_of_phase(layer):
+            variable.trainable = False
     _invalidate(constrained_variables)
 
 

@@ -1,9 +1,12 @@
 """Carry the state of an optimiser over to a changed list of variables."""
 
-from collections import Counter
+import re
 from collections import defaultdict
 
 from keras import ops
+
+# What Keras calls a variable that is given no name, such as a product in Nadam.
+UNNAMED = re.compile(r"^variable_\d+$")
 
 
 def copy_optimizer(optimizer):
@@ -14,7 +17,7 @@ def copy_optimizer(optimizer):
     """
     try:
         new = type(optimizer).from_config(optimizer.get_config())
-        _copy_weight_decay_exclusions(optimizer, new)
+        copy_weight_decay_exclusions(optimizer, new)
     except Exception as error:
         raise ValueError(
             f"The optimiser {optimizer.name!r} must be copied when the layers are "
@@ -61,12 +64,31 @@ def carry_over(optimizer, new, old_variables, variables, velocities):
             slots[_key(variable, "velocity")].assign(velocity)
 
 
+def copy_weight_decay_exclusions(optimizer, new, pairs=None):
+    """Exclude from weight decay in a copy of an optimiser what its original excludes.
+
+    Args:
+        optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
+        new: a copy of it by its configuration, in which exclusions leave no trace.
+        pairs: list of pairs (variable of the original, its counterpart), if the copy
+            is for other variables.
+    """
+    for old, copy in _with_inner(optimizer, new):
+        pattern = getattr(old, "_exclude_from_weight_decay_pattern", None)
+        excluded = getattr(old, "_exclude_from_weight_decay", set())
+        if pairs is not None:
+            kept = [b for a, b in pairs if old._var_key(a) in excluded]
+            excluded = {copy._var_key(variable) for variable in kept}
+        copy._exclude_from_weight_decay_pattern = pattern
+        copy._exclude_from_weight_decay = excluded
+
+
 def exclude_successors(optimizer, new, gone, fresh):
     """If no weights of `gone` decay, let those of `fresh` in their place not decay.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
-        new: the copy of it that is to come.
+        new: the copy of it that is to come, or itself.
         gone, fresh: lists of variables.
     """
     for old, copy in _with_inner(optimizer, new):
@@ -74,6 +96,8 @@ def exclude_successors(optimizer, new, gone, fresh):
             excluded = getattr(copy, "_exclude_from_weight_decay", ())
             keys = {copy._var_key(v) for v in fresh}
             copy._exclude_from_weight_decay = {*excluded, *keys}
+        # Keys are of variables that may be gone soon, and others may get them then.
+        copy._exclude_from_weight_decay_cache = {}
 
 
 def start_averages(optimizer, fresh, variables):
@@ -94,46 +118,42 @@ def slot_value(optimizer, variable, slot, variables=()):
 
 
 def _slots(optimizer, variables):
-    """The variables of an optimiser, by their names and whom they belong to.
+    """The variables of an optimiser, by name, whom they belong to, and number.
 
     Names alone do not tell: layers of one name may share their paths. Slots of one
-    name are in the order of their owners.
+    name are in the order of their owners. What belongs to no variable has the owner
+    `None`.
     """
-    owners = defaultdict(list)
+    owners, namesakes = defaultdict(list), defaultdict(list)
     for variable in variables:
         owners[_slot_name(variable)].append(id(variable))
-    slots, counts = {}, Counter()
+        namesakes[variable.name].append(id(variable))
+    groups = defaultdict(list)
     for slot in optimizer.variables:
-        path = slot.name
-        while path and (path == slot.name or path not in owners):
+        known = slot.name in namesakes
+        groups[slot.name if known else UNNAMED.sub("variable", slot.name)].append(slot)
+    slots = {}
+    for name, group in groups.items():
+        path = name
+        while path and (path == name or path not in owners):
             path = path.rpartition("_")[0]
-        number = counts[slot.name]
-        counts[slot.name] += 1
-        # What belongs to no variable has a number in place of an owner.
-        owner = owners[path][number:] if path else []
-        slots[slot.name, owner[0] if owner else number] = slot
+        # Adafactor has two slots a variable, which are called as the variable itself.
+        owned = owners[path] if path else namesakes[name]
+        each = max(1, len(group) // len(owned)) if owned else len(group)
+        for i, slot in enumerate(group):
+            owner, number = divmod(i, each)
+            slots[name, owned[owner] if owner < len(owned) else None, number] = slot
     return slots
 
 
 def _key(variable, slot):
     """Where a slot of a variable is in `_slots`."""
-    return _slot_name(variable, slot), id(variable)
+    return _slot_name(variable, slot), id(variable), 0
 
 
 def _slot_name(variable, *slot):
     # As in `Optimizer.add_variable_from_reference`.
     return "_".join([variable.path.replace("/", "_"), *slot])
-
-
-def _copy_weight_decay_exclusions(optimizer, new):
-    # `exclude_from_weight_decay` leaves no trace in the configuration.
-    for old, copy in _with_inner(optimizer, new):
-        for name in (
-            "_exclude_from_weight_decay",
-            "_exclude_from_weight_decay_pattern",
-        ):
-            if hasattr(old, name):
-                setattr(copy, name, getattr(old, name))
 
 
 def _with_inner(old, new):

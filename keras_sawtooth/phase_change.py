@@ -1,12 +1,15 @@
 """Change the phase of layers, and rebuild what their models hold of the variables."""
 
+from contextlib import contextmanager
 from contextlib import nullcontext
 
 import keras
+from keras import ops
 
 from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import exclude_successors
@@ -23,18 +26,47 @@ def change_phase(model, layers):
     Raises:
         ValueError: if an optimiser cannot be copied. Nothing is changed then.
     """
-    for trainer in compiled_models(model):
-        if _has_state(trainer):
-            copy_optimizer(trainer.optimizer)
     trained = trainable_by_model(model)
     replaced = [(layer, layer.weights) for layer in layers]
-    with variable_scope(model):
+    own = [variable for _, variables in replaced for variable in variables]
+    with variable_scope(model), undone_on_failure(model, own):
         for layer in layers:
             if layer.constrained:
                 layer.release()
             else:
                 layer_phase.constrain(layer)
         renew(model, trained, replaced)
+
+
+@contextmanager
+def undone_on_failure(model, variables):
+    """Take changes of phase back, and the optimisers that came with them, on an error.
+
+    Args:
+        model: a built `keras.Model`.
+        variables: list of what may get other values, which are taken back, too.
+    """
+    layers = [
+        (layer, layer.weights, layer.constrained)
+        for layer in region_layers(model)
+        if layer.built
+    ]
+    optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
+    # Copies: JAX may donate the buffer of a variable.
+    values = [(variable, ops.copy(variable.value)) for variable in variables]
+    try:
+        yield
+    except BaseException:
+        for trainer, optimizer in optimizers:
+            set_optimizer(trainer, optimizer)
+        changed = [item[:2] for item in layers if item[0].constrained != item[2]]
+        for layer, before in changed:
+            layer_phase.take_back(layer, before)
+        if changed:
+            forget_variables(model)
+        for variable, value in values:
+            variable.assign(value)
+        raise
 
 
 def trainable_by_model(model):
@@ -53,20 +85,23 @@ def renew(model, trained, replaced):
         replaced: list of pairs (layer that changed its phase, list of the variables
             that it had before).
     """
+    swapped = [
+        (layer, _without(before, layer.weights), _without(layer.weights, before))
+        for layer, before in replaced
+    ]
     for trainer, variables in trained:
-        if _has_state(trainer):
-            optimizer = copy_optimizer(trainer.optimizer)
-            velocities = []
-            for layer, before in replaced:
-                gone = _without(before, layer.weights)
-                fresh = _without(layer.weights, before)
-                exclude_successors(trainer.optimizer, optimizer, gone, fresh)
-                velocities += starting_velocities(
-                    trainer.optimizer, variables, layer, gone, fresh
-                )
-            now = trainer.trainable_variables
-            carry_over(trainer.optimizer, optimizer, variables, now, velocities)
-            set_optimizer(trainer, optimizer)
+        old, velocities = trainer.optimizer, []
+        if old is None:
+            continue
+        # One that has no state yet is for whatever variables it is built with.
+        new = copy_optimizer(old) if old.built else old
+        for layer, gone, fresh in swapped:
+            exclude_successors(old, new, gone, fresh)
+            if old.built:
+                velocities += starting_velocities(old, variables, layer, gone, fresh)
+        if old.built:
+            carry_over(old, new, variables, trainer.trainable_variables, velocities)
+            set_optimizer(trainer, new)
     forget_variables(model)
 
 
@@ -121,10 +156,6 @@ def variable_scope(model):
     """Where new variables join those of the model: on TensorFlow, its strategy."""
     strategy = getattr(model, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
-
-
-def _has_state(model):
-    return model.optimizer is not None and model.optimizer.built
 
 
 def _without(variables, others):

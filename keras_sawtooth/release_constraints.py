@@ -223,12 +223,17 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self.min_delta = sign * RELATIVE_DELTA * abs(self.best)
         stopped_by_others = self.model.stop_training
         super().on_epoch_end(epoch, logs)
+        if self.best is not None and self.best != self.best:
+            # `EarlyStopping` takes the first value for the best, also NaN.
+            self.best = None
         history = getattr(self.model, "history", None)
         if history is not None:
             # For a training that goes on from a backup: metrics that are not built
             # yet have no direction.
             direction = "min" if self.monitor_op is ops.less else "max"
-            history.directions = {self.monitor: direction}
+            # Several callbacks may wait, each for its own metric.
+            known = getattr(history, "directions", {})
+            history.directions = {**known, self.monitor: direction}
         if self.model.stop_training and not stopped_by_others:
             self.model.stop_training = False
             self.stopped_epoch = 0

@@ -1,5 +1,6 @@
 """Replace the dense layers of an existing model."""
 
+import contextlib
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import keras
 from keras_sawtooth.graphs import check_same_call
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.nested_layers import uncompiled
+from keras_sawtooth.optimizer_state import copy_weight_decay_exclusions
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
@@ -103,7 +105,7 @@ def replace_dense(
     replaced = [(old, new) for old, new in pairs if id(old) in rewriter.chosen]
     check_copy(model, result, replaced, rewriter)
     if model.compiled:
-        _compile_like(model, result)
+        _compile_like(model, result, pairs)
     if verbose:
         print(table(replaced, left))
     return result
@@ -143,7 +145,7 @@ def _check_arguments(model, kinds, where, arguments):
     return kinds
 
 
-def _compile_like(model, copy):
+def _compile_like(model, copy, pairs):
     try:
         copy.compile_from_config(model.get_compile_config())
     except (TypeError, ValueError) as error:
@@ -152,6 +154,17 @@ def _compile_like(model, copy):
             f"model was compiled with. Call `compile`. {error}",
             stacklevel=3,
         )
+        return
+    if copy.optimizer is not None:
+        # Inner layers come last, and have no weights before those of the original.
+        counterparts = {
+            id(a): (a, b)
+            for old, new in pairs
+            for a, b in zip(old.weights, new.weights, strict=False)
+        }.values()
+        # Raised by an optimiser that picks others by a function: they stay the same.
+        with contextlib.suppress(ValueError):
+            copy_weight_decay_exclusions(model.optimizer, copy.optimizer, counterparts)
 
 
 def _copy(model, rewriter):

@@ -7,16 +7,15 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.phase_change import change_phase
-from keras_sawtooth.phase_change import forget_variables
 from keras_sawtooth.phase_change import renew
 from keras_sawtooth.phase_change import set_optimizer
 from keras_sawtooth.phase_change import trainable_by_model
+from keras_sawtooth.phase_change import undone_on_failure
 from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.phase_files import collect_followers
 
@@ -70,45 +69,37 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
 def _load_weights(model, filepath, kwargs):
     layers = _built_region_layers(model)
-    before = [(layer, layer.weights, layer.constrained) for layer in layers]
+    before = [(layer, layer.weights) for layer in layers]
     trained = trainable_by_model(model)
     optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
-    values = _values(model.variables + _optimizer_variables(model))
     # The method of the class: `follow_phases` puts this function into its place.
     load = type(model).load_weights
+    variables = model.variables + _optimizer_variables(model)
     try:
-        # Once for the layers, which may change their phase. Keras would skip the
-        # state of optimisers that are still for the variables from before.
-        for trainer, _ in optimizers:
-            trainer.optimizer = None
-        try:
-            with collect_followers() as followers:
-                load(model, filepath, **kwargs)
-        finally:
-            for trainer, optimizer in optimizers:
-                trainer.optimizer = optimizer
-        if followers:
-            replaced = [item[:2] for item in before if item[0] in followers]
-            renew(model, trained, replaced)
-        if optimizers:
+        with undone_on_failure(model, variables):
+            # Once for the layers, which may change their phase. Keras would skip the
+            # state of optimisers that are still for the variables from before.
             for trainer, _ in optimizers:
-                if trainer.optimizer is not None and not trainer.optimizer.built:
-                    if followers:
-                        # After a failure, it is still for the old variables.
-                        set_optimizer(trainer, copy_optimizer(trainer.optimizer))
-                    trainer.optimizer.build(trainer.trainable_variables)
-            load(model, filepath, **kwargs)
-        refuse_nan(model.weights + _optimizer_variables(model))
+                trainer.optimizer = None
+            try:
+                with collect_followers() as followers:
+                    load(model, filepath, **kwargs)
+            finally:
+                for trainer, optimizer in optimizers:
+                    trainer.optimizer = optimizer
+            if followers:
+                replaced = [item for item in before if item[0] in followers]
+                renew(model, trained, replaced)
+            if optimizers:
+                for trainer, _ in optimizers:
+                    if trainer.optimizer is not None and not trainer.optimizer.built:
+                        if followers:
+                            # After a failure, it is still for the old variables.
+                            set_optimizer(trainer, copy_optimizer(trainer.optimizer))
+                        trainer.optimizer.build(trainer.trainable_variables)
+                load(model, filepath, **kwargs)
+            refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
-        for trainer, optimizer in optimizers:
-            set_optimizer(trainer, optimizer)
-        changed = [item[:2] for item in before if item[0].constrained != item[2]]
-        for layer, variables in changed:
-            layer_phase.take_back(layer, variables)
-        if changed:
-            forget_variables(model)
-        for variable, value in values:
-            variable.assign(value)
         missing = isinstance(error, FileNotFoundError) and not os.path.exists(filepath)
         if missing or not isinstance(error, Exception):
             raise
@@ -193,11 +184,6 @@ def _layers_of_other_phase(model, weights):
             return []
         start += len(expected)
     return changed if start == len(shapes) else []
-
-
-def _values(variables):
-    # Copies: JAX may donate the buffer of a variable.
-    return [(v, keras.ops.copy(v.value)) for v in variables]
 
 
 def _optimizer_variables(model):

@@ -15,6 +15,7 @@ from interrupted import POINTS
 from models import assert_same_state
 from models import compiled
 from models import continue_training
+from models import data
 from models import phases
 from models import plain
 from models import state
@@ -169,6 +170,42 @@ def test_goes_on_after_a_crash(arguments, epoch, first, uninterrupted, tmp_path)
     assert continue_training(model, 2).epoch == [0, 1]
 
 
+def test_two_callbacks_that_wait_for_different_metrics(tmp_path):
+    def callbacks():
+        monitors = ("val_mae", "val_r2_score")
+        waiting = [ks.ReleaseConstraints(monitor=name) for name in monitors]
+        return [*waiting, ks.BackupAndRestore(tmp_path / "b")]
+
+    def go(*others):
+        model = compiled(plain(), metrics=["mae", "r2_score"])
+        return continue_training(
+            model, 3, callbacks=[*callbacks(), *others], validation_data=data()
+        )
+
+    with pytest.raises(RuntimeError, match="crash"):
+        go(Crash(2))
+    assert go().epoch == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_lora_goes_on_after_a_crash(epoch, dtype, tmp_path):
+    def go(*others):
+        keras.utils.set_random_seed(0)
+        model = plain(dtype=dtype)
+        for layer in model.layers[1:3]:
+            layer.enable_lora(2, b_initializer="ones")
+        compiled(model)
+        release = ks.ReleaseConstraints(epoch=2)
+        continue_training(model, 4, callbacks=[release, *others])
+        return model
+
+    backup = ks.BackupAndRestore(tmp_path / "b")
+    with pytest.raises(RuntimeError, match="crash"):
+        go(backup, Crash(epoch))
+    assert_same_state(go(backup), go())
+
+
 def test_the_callback_of_keras_goes_on_after_a_crash_between_its_writes(
     uninterrupted, tmp_path
 ):
@@ -192,14 +229,14 @@ def test_a_finished_training_keeps_its_backup_if_asked(tmp_path):
     assert_same_state(longer, whole)
 
 
-@pytest.mark.parametrize("name", ["model.weights.h5", "state.json"])
+@pytest.mark.parametrize("name", ["model.weights.h5", "unsaved.npz", "state.json"])
 def test_a_damaged_backup_is_refused(name, tmp_path):
     backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
     train([backup])
     path = tmp_path / "epoch-00000004" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
-    path.write_bytes(content[: None if name == "model.weights.h5" else -20])
+    path.write_bytes(content[: -20 if name == "state.json" else None])
     model = trained(plain, "constrained")
     before = state(model)
     with pytest.raises(ValueError, match=r"cannot be restored.*delete the directory"):
@@ -226,9 +263,9 @@ def test_a_remote_directory_is_refused():
 def test_a_backup_with_other_seed_generators_changes_nothing(tmp_path):
     backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
     train([backup])
-    path = tmp_path / "epoch-00000004" / "state.json"
-    path.write_text(path.read_text().replace('"seeds": []', '"seeds": [[1, 2]]'))
     model = trained(plain, "constrained")
+    model.layers[1]._tracker.unlock()
+    model.layers[1].seed_generator = keras.random.SeedGenerator(1)
     before = state(model)
     with pytest.raises(ValueError, match="cannot be restored"):
         continue_training(model, callbacks=[backup])

@@ -1,6 +1,7 @@
 """The optimiser's state across a release, value by value."""
 
 import gc
+import re
 import weakref
 
 import keras
@@ -26,6 +27,7 @@ OPTIMIZERS = {
     "adamw": lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.01),
     "rmsprop": lambda: keras.optimizers.RMSprop(1e-2, centered=True),
     "lion": lambda: keras.optimizers.Lion(1e-3),
+    "nadam": lambda: keras.optimizers.Nadam(1e-2),
     # Its default 1e-30 underflows to 0 / 0 where a weight gets no gradient.
     "adafactor": lambda: keras.optimizers.Adafactor(1e-2, epsilon_1=1e-16),
     "schedule": lambda: keras.optimizers.Adam(SCHEDULE),
@@ -73,7 +75,10 @@ def build(optimizer):
 
 
 def state(optimizer):
-    return [(v.name, to_numpy(v.value)) for v in optimizer.variables]
+    # Keras numbers what it is given no name for.
+    names = [re.sub(r"^variable_\d+$", "variable", v.name) for v in optimizer.variables]
+    values = [to_numpy(v.value) for v in optimizer.variables]
+    return list(zip(names, values, strict=True))
 
 
 # Variables of the constrained phase alone.
@@ -407,9 +412,9 @@ def test_variables_excluded_from_weight_decay_stay_so():
     assert optimizer._use_weight_decay(region.relu_kernel)
 
 
+@pytest.mark.parametrize("built", [True, False])
 @pytest.mark.parametrize("by", ["var_names", "var_list"])
-def test_what_takes_the_place_of_excluded_variables_does_not_decay(by):
-    x, y = data()
+def test_what_takes_the_place_of_excluded_variables_does_not_decay(by, built):
     optimizer = keras.optimizers.AdamW(0.0, weight_decay=0.1)
     model = build(optimizer)
     region, other = (layer.region_constraint for layer in model.layers[:2])
@@ -419,12 +424,83 @@ def test_what_takes_the_place_of_excluded_variables_does_not_decay(by):
         optimizer.exclude_from_weight_decay(var_names=names)
     else:
         optimizer.exclude_from_weight_decay(var_list=variables)
-    model.fit(x, y, epochs=1, verbose=0)
+    if built:
+        optimizer.build(model.trainable_variables)
     ks.release(model)
     decays = model.optimizer._use_weight_decay
     assert [v.name for v in region.weights if decays(v)] == ["slope"]
     assert all(decays(v) == (by == "var_list") for v in other.weights[1:])
     assert decays(model.layers[0].kernel)
+
+
+def test_exclusions_follow_a_released_file_into_a_new_model(tmp_path):
+    def new():
+        optimizer = keras.optimizers.AdamW(0.0, weight_decay=0.1)
+        optimizer.exclude_from_weight_decay(var_names=GONE)
+        return build(optimizer)
+
+    model = new()
+    ks.release(model)
+    model.optimizer.build(model.trainable_variables)
+    model.save_weights(tmp_path / "w.weights.h5")
+    model = new()
+    ks.load_weights(model, tmp_path / "w.weights.h5")
+    decays = model.optimizer._use_weight_decay
+    region = model.layers[0].region_constraint
+    assert [v.name for v in region.weights if decays(v)] == ["slope"]
+
+
+@pytest.mark.parametrize("units", [4, 6])
+def test_adafactor_beside_a_layer_that_was_released_before(units):
+    """Its factors are called as their variables, without a path."""
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            ks.SawtoothDense(6),
+            ks.SawtoothDense(units, constrained=False),
+            layers.Dense(1),
+        ]
+    )
+    compiled(model, OPTIMIZERS["adafactor"]())
+    old, variables = model.optimizer, model.trainable_variables
+    train_on_known_gradients(old, variables, variables, range(3))
+
+    def factors(optimizer):
+        """Of the variables of the second layer, in the order of the layer."""
+        stay = [id(v) for v in model.layers[1].trainable_variables]
+        numbers = [id(v) for v in optimizer._trainable_variables]
+        return [
+            to_numpy(slots[numbers.index(v)].value)
+            for v in stay
+            for slots in (optimizer._r, optimizer._c, optimizer._v)
+        ]
+
+    before = factors(old)
+    assert sum(np.any(a) for a in before) > 6
+    ks.release(model)
+    for a, b in zip(factors(model.optimizer), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_release_that_fails_halfway_changes_nothing(monkeypatch):
+    model = build(OPTIMIZERS["adam"]())
+    variables = model.trainable_variables
+    train_on_known_gradients(model.optimizer, variables, variables, range(3))
+    x = data()[0]
+    outputs, optimizer = model.predict(x, verbose=0), model.optimizer
+    before = [to_numpy(v.value) for v in model.weights + optimizer.variables]
+
+    def fail(*arguments):
+        raise RuntimeError("no slots")
+
+    monkeypatch.setattr("keras_sawtooth.phase_change.carry_over", fail)
+    with pytest.raises(RuntimeError, match="no slots"):
+        ks.release(model)
+    assert model.layers[0].constrained and model.optimizer is optimizer
+    for a, v in zip(before, model.weights + optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, to_numpy(v.value))
+    np.testing.assert_array_equal(model.predict(x, verbose=0), outputs)
+    train_on_known_gradients(optimizer, model.trainable_variables, variables, [3])
 
 
 def test_models_are_saved_with_the_optimizer_in_force():

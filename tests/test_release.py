@@ -112,6 +112,16 @@ def test_a_frozen_layer_stays_frozen():
     assert layer.trainable_variables == []
 
 
+def test_variables_that_were_frozen_one_by_one_have_frozen_successors():
+    layer = ks.SawtoothDense(2)
+    layer.build((None, 2))
+    region = layer.region_constraint
+    for variable in (region.peak_logits, region.amplitude, region.tail_slopes):
+        variable.trainable = False
+    layer.release()
+    assert [v.name for v in layer.trainable_variables] == ["kernel", "bias", "slope"]
+
+
 def test_a_released_layer_can_be_rebuilt_from_its_config():
     layer = ks.SawtoothDense(4, depth=2)
     x = data()[0]
@@ -340,6 +350,9 @@ def test_release_at_the_first_epoch():
         ([3, 2, 1.99, 1.98, 1.97], "min", 4),
         ([1, 2, 2, 2, 2], "max", 4),
         ([5, 4, 3, 2, 1], "min", None),
+        ([np.nan, 4, 3, 2, 1], "min", None),
+        ([np.nan, 3, 3, 3, 3], "min", 4),
+        ([3, np.nan, np.nan, 1, 1], "min", 3),
         ([3, 2, 2, 1, 1], "auto", None),
     ],
 )

@@ -210,6 +210,23 @@ def test_compiled_model_trains_through_the_release():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("by", ["var_names", "var_list"])
+def test_exclusions_from_weight_decay_stay(by):
+    model = small(layers.Dense(4, "relu"), layers.Dense(2, "sigmoid"))
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    if by == "var_names":
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    else:
+        biases = [layer.bias for layer in model.layers]
+        optimizer.exclude_from_weight_decay(var_list=biases)
+    model.compile(optimizer, "mse")
+    copy = ks.replace_dense(model)
+    decays = copy.optimizer._use_weight_decay
+    assert not any(decays(layer.bias) for layer in copy.layers)
+    assert all(decays(layer.kernel) for layer in copy.layers)
+    assert all(decays(v) for v in copy.layers[0].region_constraint.weights)
+
+
 def test_nothing_to_replace():
     with pytest.raises(ValueError, match=r"no layer to replace.*dense"):
         ks.replace_dense(small())
