@@ -37,8 +37,14 @@ if keras.backend.backend() == "jax":
     from keras_sawtooth.backend import jax as backend
 elif keras.backend.backend() == "tensorflow":
     from keras_sawtooth.backend import tensorflow as backend
-else:
+elif keras.backend.backend() == "torch":
     from keras_sawtooth.backend import torch as backend
+else:
+    raise ImportError(
+        "keras_sawtooth needs TensorFlow, JAX or PyTorch: set the environment variable "
+        "KERAS_BACKEND to tensorflow, jax or torch before Keras is imported. "
+        f"Received: {keras.backend.backend()!r}"
+    )
 
 # An input is cut into `number` blocks, or fewer where blocks would have less than
 # `size` elements and their loops would cost more to start than they save.

@@ -108,6 +108,13 @@ def start_averages(optimizer, fresh, variables):
             slots[_key(variable, "average")].assign(ops.copy(variable.value))
 
 
+def knows(optimizer, variables):
+    """Whether a built optimiser is for all of the variables, and maybe others."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    known = optimizer._trainable_variables_indices
+    return all(optimizer._var_key(v) in known for v in variables)
+
+
 def slot_value(optimizer, variable, slot, variables=()):
     """The value of a slot of `variable`, or `None` if there is none.
 

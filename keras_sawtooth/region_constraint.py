@@ -143,12 +143,21 @@ class RegionConstraint(keras.layers.Layer):
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
         self.domain = check_interval("domain", domain)
         low, high = np.array(self.domain, self._evaluated_dtype)
+        smallest = np.finfo(low.dtype).tiny
         with np.errstate(all="ignore"):
-            if not np.isfinite(1 / (high - low)):
-                raise ValueError(
-                    f"`domain` is too narrow for {self._evaluated_dtype}: take other "
-                    f"units for the input. Received: domain={domain!r}"
-                )
+            # What is smaller, XLA takes for zero.
+            narrow, wide = (high - low) / 8 < smallest, 1 / (high - low) < smallest
+        if narrow or wide:
+            raise ValueError(
+                f"`domain` is too {'narrow' if narrow else 'wide'} for "
+                f"{self._evaluated_dtype}: take other units for the input. "
+                f"Received: domain={domain!r}"
+            )
+        if self.dtype_policy.quantization_mode is not None:
+            raise ValueError(
+                "`RegionConstraint` has no products that could be quantised. "
+                f"Received: dtype={self.dtype_policy.name!r}"
+            )
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
         self.tail_mode = check_choice("tails", tails, ("free", "line"))
         if not isinstance(constrained, (bool, np.bool_)):
@@ -192,10 +201,11 @@ class RegionConstraint(keras.layers.Layer):
                 f"size. Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
-        self._add_constrained_variables()
-        self.slope = self._add_variable("slope", self.slope_initializer)
-        if not self.constrained:
-            layer_phase.add_relu_variables(self)
+        with hot_path.backend.outside_of_functions():
+            self._add_constrained_variables()
+            self.slope = self._add_variable("slope", self.slope_initializer)
+            if not self.constrained:
+                layer_phase.add_relu_variables(self)
 
     def _add_constrained_variables(self):
         tied = self.scale_mode == "tied"

@@ -132,7 +132,8 @@ def _check_arguments(model, kinds, where, arguments):
             "`where` must be a function that takes a layer and returns a bool. "
             f"Received: where={where!r}"
         )
-    for name in {"activation", "units"} & {*arguments}:
+    fixed = {"activation", "lora_rank", "name", "trainable", "units", "use_bias"}
+    for name in sorted(fixed & {*arguments}):
         raise ValueError(
             f"`{name}` is that of the layer which is replaced, and no argument here. "
             f"Received: {name}={arguments[name]!r}"

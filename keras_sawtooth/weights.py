@@ -10,6 +10,7 @@ import numpy as np
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
+from keras_sawtooth.optimizer_state import knows
 from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.phase_change import change_phase
 from keras_sawtooth.phase_change import renew
@@ -91,12 +92,9 @@ def _load_weights(model, filepath, kwargs):
                 replaced = [item for item in before if item[0] in followers]
                 renew(model, trained, replaced)
             if optimizers:
-                for trainer, _ in optimizers:
-                    if trainer.optimizer is not None and not trainer.optimizer.built:
-                        if followers:
-                            # After a failure, it is still for the old variables.
-                            set_optimizer(trainer, copy_optimizer(trainer.optimizer))
-                        trainer.optimizer.build(trainer.trainable_variables)
+                for trainer, optimizer in optimizers:
+                    if optimizer is not None:
+                        _build_optimizer(trainer, anew=bool(followers))
                 load(model, filepath, **kwargs)
             refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
@@ -108,6 +106,19 @@ def _load_weights(model, filepath, kwargs):
             f"{model.name!r} is what it was before. {error}"
         ) from error
     return followers
+
+
+def _build_optimizer(trainer, anew):
+    optimizer, variables = trainer.optimizer, trainer.trainable_variables
+    if optimizer.built:
+        # When Keras loads a model, layers may change their phase behind its back.
+        anew = not knows(optimizer, variables)
+        if not anew:
+            return
+    if anew:
+        # After a failure, it is still for the old variables.
+        set_optimizer(trainer, copy_optimizer(optimizer))
+    trainer.optimizer.build(variables)
 
 
 def set_weights(model, weights):

@@ -556,3 +556,37 @@ def test_random_peaks(depth):
 def test_random_peaks_refuses_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         ks.RandomPeaks(**arguments)
+
+
+@pytest.mark.parametrize(
+    "domain, word",
+    [((0, 1e-38), "narrow"), ((0, 3e38), "wide"), ((-3e38, 3e38), "wide")],
+)
+def test_domains_that_float32_cannot_divide_by_are_refused(domain, word):
+    with pytest.raises(ValueError, match=f"too {word} for float32.*domain="):
+        ks.RegionConstraint(domain=domain)
+    ks.RegionConstraint(domain=domain, dtype="float64")
+
+
+def test_quantised_policies_are_refused():
+    with pytest.raises(ValueError, match="dtype='int8_from_float32'"):
+        ks.RegionConstraint(dtype="int8_from_float32")
+
+
+# On torch there is no function that traces.
+COMPILED = [False, True] if keras.backend.backend() == "tensorflow" else [False]
+
+
+@pytest.mark.parametrize("jit_compile", COMPILED)
+@pytest.mark.parametrize("arguments", [{"scales": "free"}, {"constrained": False}])
+def test_a_layer_may_be_built_by_the_first_step(arguments, jit_compile):
+    """Values that variables start at may be made from others, also in a function."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
+    for layer in (
+        ks.SawtoothDense(2, depth=2, **arguments),
+        keras.layers.SimpleRNN(2, activation=ks.RegionConstraint(2, **arguments)),
+    ):
+        model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+        loss = model.fit(x, x[:, 0, :1], epochs=2, verbose=0).history["loss"]
+        assert np.isfinite(loss).all()

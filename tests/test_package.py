@@ -1,5 +1,6 @@
 """What the package promises as a whole, and bad arguments."""
 
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,19 @@ def test_import_loads_keras_and_numpy_only():
     # Keras does not load all of a backend.
     own = {"keras_sawtooth", keras.backend.backend()}
     assert set(output.stdout.split()) <= own | set(sys.stdlib_module_names)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="NumPy's needs JAX")
+def test_another_backend_is_refused():
+    output = subprocess.run(
+        [sys.executable, "-c", "import keras_sawtooth"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "numpy"},
+    )
+    assert output.returncode == 1
+    assert "set the environment variable KERAS_BACKEND" in output.stderr
+    assert "Received: 'numpy'" in output.stderr
 
 
 # `presets` is plain data.

@@ -258,6 +258,9 @@ def test_quantised():
 
 def test_bad_arguments():
     model = small(layers.Dense(4, "relu"))
+    for name, value in [("name", "h"), ("trainable", False), ("use_bias", False)]:
+        with pytest.raises(ValueError, match=f"no argument here.*{name}={value!r}"):
+            ks.replace_dense(model, **{name: value})
     with pytest.raises(ValueError, match="depth=0"):
         ks.replace_dense(model, depth=0)
     with pytest.raises(TypeError, match="where='dense'"):

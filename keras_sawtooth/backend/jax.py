@@ -1,5 +1,6 @@
 """Derivatives on JAX."""
 
+import contextlib
 import functools
 
 import jax
@@ -18,6 +19,9 @@ cached_on_jax = functools.cache
 
 def compiled_for_cpu():
     return jax_gpu_kernels.platform() == "cpu"
+
+
+outside_of_functions = contextlib.nullcontext
 
 
 def fits_one_kernel(z, *parameters):

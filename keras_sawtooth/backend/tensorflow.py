@@ -24,6 +24,11 @@ def compiled_for_cpu():
     return compiled and all(device.device_type == "CPU" for device in devices)
 
 
+# TensorFlow lifts variables out of the function that makes them, if it can compute
+# their values without reading others.
+outside_of_functions = tf.init_scope
+
+
 def fits_one_kernel(z, *parameters):
     return False
 

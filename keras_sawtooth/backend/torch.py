@@ -1,5 +1,7 @@
 """Derivatives on PyTorch, which needs no help on CPUs."""
 
+import contextlib
+
 import torch
 
 from keras_sawtooth import relu_network
@@ -14,6 +16,9 @@ def cached_on_jax(make):
 def compiled_for_cpu():
     # By XLA: `torch.compile` makes all sums in one loop.
     return False
+
+
+outside_of_functions = contextlib.nullcontext
 
 
 def fits_one_kernel(z, *parameters):
