@@ -34,9 +34,10 @@ def replace_dense(
     starts with its kernel and bias. All other layers are copied with their weights,
     such as linear, softmax and sigmoid heads, and whatever computes an output of a
     Sequential or functional model, as the range of its activation may matter. If the
-    model is compiled, so is the copy, with an optimiser of the same settings, exclusions
-    from weight decay among them, that starts afresh. Second derivatives of the copy are
-    zero, as those of relu: if the loss needs them, leave tanh and gelu as they are.
+    model is compiled, so is the copy, with an optimiser of the same settings that
+    starts afresh; what does not decay there does not decay here. Second derivatives of
+    the copy are zero, as those of relu: if the loss needs them, leave tanh and gelu as
+    they are.
 
     Where the configuration of a layer says no more of the dense layers in it than
     their activation (`TransformerEncoder(activation="gelu")` of KerasHub), they stay
