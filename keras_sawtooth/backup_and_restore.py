@@ -146,8 +146,14 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                     raise ValueError(f"{name} has changed since it was written.")
             with np.load(backup / UNSAVED) as file:
                 values = list(file.values())
-            # A difference in their number shows before the model is changed.
+            # A difference shows before the model is changed.
             unsaved = list(zip(_unsaved(self.model), values, strict=True))
+            for variable, value in unsaved:
+                if tuple(variable.shape) != value.shape:
+                    raise ValueError(
+                        f"{variable.path!r} has the shape {tuple(variable.shape)}, and "
+                        f"{value.shape} in the backup."
+                    )
             load_weights(self.model, backup / WEIGHTS)
             for variable, value in unsaved:
                 variable.assign(value)

@@ -16,15 +16,11 @@ def release(layer):
     """Turn a constrained layer into the same function with ReLU weights."""
     constrained_variables = _variables_of_phase(layer)
     others = added_variables(layer)
-    frozen = not any(variable.trainable for variable in constrained_variables)
     with _unlocked(layer):
         add_relu_variables(layer)
         _move_to_end(layer, others)
     layer.constrained = False
-    if frozen:
-        # One by one, else the layer is frozen, and with it what it gets.
-        for variable in _variables_of_phase(layer):
-            variable.trainable = False
+    _freeze_like(constrained_variables, layer)
     _invalidate(constrained_variables)
 
 
@@ -77,20 +73,26 @@ def constrain(layer):
         _move_to_end(layer, [layer.slope, *others])
         _forget(layer, relu_variables)
     layer.constrained = True
+    _freeze_like(relu_variables, layer)
     _invalidate(relu_variables)
 
 
-def take_back(layer, variables):
-    """Undo a change of phase; `variables` are the weights from before it."""
-    others = added_variables(layer)
+def take_back(layer, variables, constrained):
+    """Undo a change of phase, also one that was left halfway.
+
+    `variables` are the weights from before it, and `constrained` is the phase.
+    """
+    names = {*layer.variable_shapes(True), *layer.variable_shapes(False)}
     with _unlocked(layer):
-        _forget(layer, [*_variables_of_phase(layer), layer.slope])
+        for variable in own_variables(layer):
+            layer._untrack_variable(variable)
+        for name in names:
+            setattr(layer, name, None)
         for variable in variables:
-            if variable.name in layer.variable_shapes(not layer.constrained):
-                _track_again(layer, variable)
+            _track_again(layer, variable)
+            if variable.name in names:
                 setattr(layer, variable.name, variable)
-        _move_to_end(layer, others)
-    layer.constrained = not layer.constrained
+    layer.constrained = constrained
 
 
 def own_variables(layer):
@@ -139,6 +141,16 @@ def _unlocked(layer):
         yield
     finally:
         layer._tracker.lock()
+
+
+def _freeze_like(variables, layer):
+    """Freeze a layer's variables of its phase if those that they replace are frozen.
+
+    Variables may be frozen (`variable.trainable = False`) without their layer.
+    """
+    if not any(variable.trainable for variable in variables):
+        for variable in _variables_of_phase(layer):
+            variable.trainable = False
 
 
 def _invalidate(variables):

@@ -24,12 +24,13 @@ def copy_optimizer(optimizer):
             f"released, and Keras cannot: {error} Give classes of your own a "
             "`get_config` and register them with "
             "`keras.saving.register_keras_serializable`; use a "
-            "`LearningRateSchedule` or an `OptimizerMap` instead of a function."
+            "`LearningRateSchedule` or an `OptimizerMap` instead of a function, and an "
+            "optimiser of its own for every pattern of an `OptimizerMap`."
         ) from error
     return new
 
 
-def carry_over(optimizer, new, old_variables, variables, velocities):
+def carry_over(optimizer, new, variables, velocities):
     """Build `new` for `variables` in the state that `optimizer` has.
 
     Slots of variables that stay, the step count, the learning rate and loss
@@ -42,7 +43,6 @@ def carry_over(optimizer, new, old_variables, variables, velocities):
     Args:
         optimizer: a built `keras.optimizers.Optimizer`, wrapped or not.
         new: the unbuilt copy of it.
-        old_variables: list of the trainable variables until now.
         variables: list of the trainable variables from now on.
         velocities: list of pairs (new variable, tensor of its shape).
     """
@@ -51,14 +51,13 @@ def carry_over(optimizer, new, old_variables, variables, velocities):
     # Values are copied: JAX donates the old buffers, and two variables must not
     # share one. They stay on their devices: a process need not hold all of a sharded
     # value, and a mirrored one cannot become an array.
-    old_slots = _slots(optimizer, old_variables)
-    slots = _slots(new, variables)
+    old_slots, slots = _slots(optimizer), _slots(new)
     for key, slot in slots.items():
         if key in old_slots:
             slot.assign(ops.copy(old_slots[key].value))
 
     fresh = [v for v in variables if _key(v, "average") not in old_slots]
-    start_averages(new, fresh, variables)
+    start_averages(new, fresh)
     for variable, velocity in velocities:
         if _key(variable, "velocity") in slots:
             slots[_key(variable, "velocity")].assign(velocity)
@@ -83,73 +82,78 @@ def copy_weight_decay_exclusions(optimizer, new, pairs=None):
         copy._exclude_from_weight_decay = excluded
 
 
+def excludes_from_weight_decay(optimizer):
+    """Whether there are variables that do not decay."""
+    names = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
+    return any(getattr(x, name, None) for x in _singles(optimizer) for name in names)
+
+
 def exclude_successors(optimizer, new, gone, fresh):
     """If no weights of `gone` decay, let those of `fresh` in their place not decay.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
-        new: the copy of it that is to come, or itself.
+        new: the copy of it that is to come.
         gone, fresh: lists of variables.
     """
     for old, copy in _with_inner(optimizer, new):
+        excluded = {*getattr(copy, "_exclude_from_weight_decay", ())}
         if not any(old._use_weight_decay(v) for v in gone):
-            excluded = getattr(copy, "_exclude_from_weight_decay", ())
-            keys = {copy._var_key(v) for v in fresh}
-            copy._exclude_from_weight_decay = {*excluded, *keys}
-        # Keys are of variables that may be gone soon, and others may get them then.
-        copy._exclude_from_weight_decay_cache = {}
+            excluded |= {copy._var_key(v) for v in fresh}
+        # Others may get the keys of variables that are no more.
+        copy._exclude_from_weight_decay = excluded - {copy._var_key(v) for v in gone}
 
 
-def start_averages(optimizer, fresh, variables):
+def start_averages(optimizer, fresh):
     """Let the moving averages of fresh variables, if any, start at their values."""
-    slots = _slots(optimizer, variables)
+    slots = _slots(optimizer)
     for variable in fresh:
         if _key(variable, "average") in slots:
             slots[_key(variable, "average")].assign(ops.copy(variable.value))
 
 
-def knows(optimizer, variables):
-    """Whether a built optimiser is for all of the variables, and maybe others."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    known = optimizer._trainable_variables_indices
-    return all(optimizer._var_key(v) in known for v in variables)
+def is_stale(optimizer, model):
+    """Whether a built optimiser trains variables that the model has no more."""
+    known = {id(v) for v in model.variables}
+    trained = [v for single in _singles(optimizer) for v in single._trainable_variables]
+    return any(id(v) not in known for v in trained)
 
 
-def slot_value(optimizer, variable, slot, variables=()):
-    """The value of a slot of `variable`, or `None` if there is none.
-
-    `variables` are those of the optimiser, to tell several of one path apart.
-    """
-    found = _slots(optimizer, variables or [variable]).get(_key(variable, slot))
+def slot_value(optimizer, variable, slot):
+    """The value of a slot of `variable`, or `None` if there is none."""
+    found = _slots(optimizer).get(_key(variable, slot))
     return None if found is None else ops.convert_to_tensor(found.value)
 
 
-def _slots(optimizer, variables):
-    """The variables of an optimiser, by name, whom they belong to, and number.
+def _slots(optimizer):
+    """The variables of an optimiser, by name, owner, and number.
 
     Names alone do not tell: layers of one name may share their paths. Slots of one
-    name are in the order of their owners. What belongs to no variable has the owner
-    `None`.
+    name are in the order of their owners, the variables that the optimiser trains; the
+    number counts those of one owner. What belongs to no variable is owned by the place
+    of its optimiser among those inside.
     """
-    owners, namesakes = defaultdict(list), defaultdict(list)
-    for variable in variables:
-        owners[_slot_name(variable)].append(id(variable))
-        namesakes[variable.name].append(id(variable))
-    groups = defaultdict(list)
-    for slot in optimizer.variables:
-        known = slot.name in namesakes
-        groups[slot.name if known else UNNAMED.sub("variable", slot.name)].append(slot)
     slots = {}
-    for name, group in groups.items():
-        path = name
-        while path and (path == name or path not in owners):
-            path = path.rpartition("_")[0]
-        # Adafactor has two slots a variable, which are called as the variable itself.
-        owned = owners[path] if path else namesakes[name]
-        each = max(1, len(group) // len(owned)) if owned else len(group)
-        for i, slot in enumerate(group):
-            owner, number = divmod(i, each)
-            slots[name, owned[owner] if owner < len(owned) else None, number] = slot
+    for place, single in enumerate(_singles(optimizer)):
+        owners, namesakes = defaultdict(list), defaultdict(list)
+        for variable in single._trainable_variables:
+            owners[_slot_name(variable)].append(id(variable))
+            namesakes[variable.name].append(id(variable))
+        groups = defaultdict(list)
+        for slot in single._variables:
+            known = slot.name in namesakes
+            name = slot.name if known else UNNAMED.sub("variable", slot.name)
+            groups[name].append(slot)
+        for name, group in groups.items():
+            path = name
+            while path and (path == name or path not in owners):
+                path = path.rpartition("_")[0]
+            # Adafactor has two slots a variable that are called as the variable is.
+            owned = (owners[path] if path else namesakes[name]) or [place]
+            each = max(1, len(group) // len(owned))
+            for i, slot in enumerate(group):
+                owner = min(i // each, len(owned) - 1)
+                slots[name, owned[owner], i - owner * each] = slot
     return slots
 
 
@@ -165,11 +169,15 @@ def _slot_name(variable, *slot):
 
 def _with_inner(old, new):
     """Pairs of an optimiser and its copy, and of those inside of them."""
-    yield old, new
-    if hasattr(old, "inner_optimizer"):
-        yield from _with_inner(old.inner_optimizer, new.inner_optimizer)
-    # Of a `MultiOptimizer`. One with a function in place of a map has none before it
-    # is built, and the function would return the old ones: an error is right.
-    inner = getattr(old, "optimizers", ()), getattr(new, "optimizers", ())
-    for old_inner, new_inner in zip(*inner, strict=True):
-        yield from _with_inner(old_inner, new_inner)
+    # A `MultiOptimizer` with a function in place of a map has none before it is built,
+    # and the function would return the old ones: an error is right.
+    return zip(_singles(old), _singles(new), strict=True)
+
+
+def _singles(optimizer):
+    """An optimiser, and those inside of it."""
+    yield optimizer
+    if hasattr(optimizer, "inner_optimizer"):
+        yield from _singles(optimizer.inner_optimizer)
+    for inner in getattr(optimizer, "optimizers", ()):
+        yield from _singles(inner)

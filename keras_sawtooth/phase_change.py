@@ -13,6 +13,7 @@ from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import exclude_successors
+from keras_sawtooth.optimizer_state import excludes_from_weight_decay
 from keras_sawtooth.second_moments import starting_velocities
 
 
@@ -26,7 +27,6 @@ def change_phase(model, layers):
     Raises:
         ValueError: if an optimiser cannot be copied. Nothing is changed then.
     """
-    trained = trainable_by_model(model)
     replaced = [(layer, layer.weights) for layer in layers]
     own = [variable for _, variables in replaced for variable in variables]
     with variable_scope(model), undone_on_failure(model, own):
@@ -35,7 +35,7 @@ def change_phase(model, layers):
                 layer.release()
             else:
                 layer_phase.constrain(layer)
-        renew(model, trained, replaced)
+        renew(model, replaced)
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def undone_on_failure(model, variables):
     except BaseException:
         for trainer, optimizer in optimizers:
             set_optimizer(trainer, optimizer)
-        changed = [item[:2] for item in layers if item[0].constrained != item[2]]
-        for layer, before in changed:
-            layer_phase.take_back(layer, before)
+        changed = [item for item in layers if _has_changed(*item)]
+        for item in changed:
+            layer_phase.take_back(*item)
         if changed:
             forget_variables(model)
         for variable, value in values:
@@ -69,19 +69,11 @@ def undone_on_failure(model, variables):
         raise
 
 
-def trainable_by_model(model):
-    """Pairs (compiled model, list of its trainable variables)."""
-    return [
-        (trainer, trainer.trainable_variables) for trainer in compiled_models(model)
-    ]
-
-
-def renew(model, trained, replaced):
+def renew(model, replaced):
     """Make what models hold of their variables anew, after a change of phase.
 
     Args:
         model: a built `keras.Model`.
-        trained: what `trainable_by_model` returned before the change.
         replaced: list of pairs (layer that changed its phase, list of the variables
             that it had before).
     """
@@ -89,19 +81,18 @@ def renew(model, trained, replaced):
         (layer, _without(before, layer.weights), _without(layer.weights, before))
         for layer, before in replaced
     ]
-    for trainer, variables in trained:
-        old, velocities = trainer.optimizer, []
-        if old is None:
+    for trainer in compiled_models(model):
+        old = trainer.optimizer
+        if old is None or not (old.built or excludes_from_weight_decay(old)):
+            # For whatever variables it will be built with.
             continue
-        # One that has no state yet is for whatever variables it is built with.
-        new = copy_optimizer(old) if old.built else old
+        new, velocities = copy_optimizer(old), []
         for layer, gone, fresh in swapped:
             exclude_successors(old, new, gone, fresh)
-            if old.built:
-                velocities += starting_velocities(old, variables, layer, gone, fresh)
+            velocities += starting_velocities(old, layer, gone, fresh)
         if old.built:
-            carry_over(old, new, variables, trainer.trainable_variables, velocities)
-            set_optimizer(trainer, new)
+            carry_over(old, new, trainer.trainable_variables, velocities)
+        set_optimizer(trainer, new)
     forget_variables(model)
 
 
@@ -156,6 +147,11 @@ def variable_scope(model):
     """Where new variables join those of the model: on TensorFlow, its strategy."""
     strategy = getattr(model, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
+
+
+def _has_changed(layer, variables, constrained):
+    same = [id(v) for v in layer.weights] == [id(v) for v in variables]
+    return not same or layer.constrained != constrained
 
 
 def _without(variables, others):

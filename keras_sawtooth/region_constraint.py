@@ -145,7 +145,7 @@ class RegionConstraint(keras.layers.Layer):
         low, high = np.array(self.domain, self._evaluated_dtype)
         smallest = np.finfo(low.dtype).tiny
         with np.errstate(all="ignore"):
-            # What is smaller, XLA takes for zero.
+            # What is smaller, XLA takes for zero. An eighth is the starting amplitude.
             narrow, wide = (high - low) / 8 < smallest, 1 / (high - low) < smallest
         if narrow or wide:
             raise ValueError(
@@ -201,7 +201,7 @@ class RegionConstraint(keras.layers.Layer):
                 f"size. Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
-        with hot_path.backend.outside_of_functions():
+        with hot_path.backend.init_scope():
             self._add_constrained_variables()
             self.slope = self._add_variable("slope", self.slope_initializer)
             if not self.constrained:

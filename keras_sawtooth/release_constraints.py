@@ -3,6 +3,7 @@
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sawtooth.arguments import check_choice
@@ -223,7 +224,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self.min_delta = sign * RELATIVE_DELTA * abs(self.best)
         stopped_by_others = self.model.stop_training
         super().on_epoch_end(epoch, logs)
-        if self.best is not None and self.best != self.best:
+        if self.best is not None and np.isnan(self.best):
             # `EarlyStopping` takes the first value for the best, also NaN.
             self.best = None
         history = getattr(self.model, "history", None)

@@ -17,7 +17,7 @@ SENSITIVITY = 16
 PROTECTED_STEPS = 500
 
 
-def starting_velocities(optimizer, trained, layer, gone, fresh):
+def starting_velocities(optimizer, layer, gone, fresh):
     """Second moments for the fresh variables of a layer, from those that are gone.
 
     The gradients of ReLU weights are at most about `SENSITIVITY` times as large as
@@ -29,7 +29,6 @@ def starting_velocities(optimizer, trained, layer, gone, fresh):
 
     Args:
         optimizer: the `keras.optimizers.Optimizer` from before the change.
-        trained: list of the variables that it trained.
         layer: the `RegionConstraint`, after the change.
         gone, fresh: lists of the variables that the layer has lost and gained.
 
@@ -37,7 +36,7 @@ def starting_velocities(optimizer, trained, layer, gone, fresh):
         List of pairs (fresh variable, tensor of its shape), empty if the optimiser has
         no second moments.
     """
-    largest = _largest_velocity(optimizer, trained, gone)
+    largest = _largest_velocity(optimizer, gone)
     if largest is None:
         return []
     factor = (SENSITIVITY * layer.relu_rate) ** 2
@@ -57,9 +56,9 @@ def starting_velocities(optimizer, trained, layer, gone, fresh):
     return velocities
 
 
-def _largest_velocity(optimizer, trained, gone):
+def _largest_velocity(optimizer, gone):
     """The largest second moment of every channel of `gone`, or `None`."""
-    known = [slot_value(optimizer, v, "velocity", trained) for v in gone]
+    known = [slot_value(optimizer, v, "velocity") for v in gone]
     known = [ops.reshape(v, (-1, v.shape[-1])) for v in known if v is not None]
     return ops.max(ops.concatenate(known), axis=0) if known else None
 

@@ -164,7 +164,7 @@ def _compile_like(model, copy, pairs):
             for old, new in pairs
             for a, b in zip(old.weights, new.weights, strict=False)
         }.values()
-        # Raised by an optimiser that picks others by a function: they stay the same.
+        # A `MultiOptimizer` with a function has no others before it is built.
         with contextlib.suppress(ValueError):
             copy_weight_decay_exclusions(model.optimizer, copy.optimizer, counterparts)
 

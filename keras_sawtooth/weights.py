@@ -10,12 +10,11 @@ import numpy as np
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.optimizer_state import knows
+from keras_sawtooth.optimizer_state import is_stale
 from keras_sawtooth.optimizer_state import start_averages
 from keras_sawtooth.phase_change import change_phase
 from keras_sawtooth.phase_change import renew
 from keras_sawtooth.phase_change import set_optimizer
-from keras_sawtooth.phase_change import trainable_by_model
 from keras_sawtooth.phase_change import undone_on_failure
 from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.phase_files import collect_followers
@@ -71,7 +70,6 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 def _load_weights(model, filepath, kwargs):
     layers = _built_region_layers(model)
     before = [(layer, layer.weights) for layer in layers]
-    trained = trainable_by_model(model)
     optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
     # The method of the class: `follow_phases` puts this function into its place.
     load = type(model).load_weights
@@ -90,7 +88,7 @@ def _load_weights(model, filepath, kwargs):
                     trainer.optimizer = optimizer
             if followers:
                 replaced = [item for item in before if item[0] in followers]
-                renew(model, trained, replaced)
+                renew(model, replaced)
             if optimizers:
                 for trainer, optimizer in optimizers:
                     if optimizer is not None:
@@ -109,16 +107,15 @@ def _load_weights(model, filepath, kwargs):
 
 
 def _build_optimizer(trainer, anew):
-    optimizer, variables = trainer.optimizer, trainer.trainable_variables
-    if optimizer.built:
+    if trainer.optimizer.built:
         # When Keras loads a model, layers may change their phase behind its back.
-        anew = not knows(optimizer, variables)
+        anew = is_stale(trainer.optimizer, trainer)
         if not anew:
             return
     if anew:
         # After a failure, it is still for the old variables.
-        set_optimizer(trainer, copy_optimizer(optimizer))
-    trainer.optimizer.build(variables)
+        set_optimizer(trainer, copy_optimizer(trainer.optimizer))
+    trainer.optimizer.build(trainer.trainable_variables)
 
 
 def set_weights(model, weights):
@@ -150,7 +147,7 @@ def set_weights(model, weights):
     for trainer in compiled_models(model) if layers else ():
         if trainer.optimizer is not None:
             changed = [v for layer in layers for v in layer.trainable_variables]
-            start_averages(trainer.optimizer, changed, trainer.trainable_variables)
+            start_averages(trainer.optimizer, changed)
 
 
 def follow_phases(model):

@@ -573,7 +573,7 @@ def test_quantised_policies_are_refused():
         ks.RegionConstraint(dtype="int8_from_float32")
 
 
-# On torch there is no function that traces.
+# Of TensorFlow's functions. On torch, `jit_compile` needs a built model.
 COMPILED = [False, True] if keras.backend.backend() == "tensorflow" else [False]
 
 

@@ -137,8 +137,8 @@ def test_release_inside_fit(name):
     assert not model.layers[0].constrained
 
 
-def slot_array(optimizer, variable, slot, variables=()):
-    value = slot_value(optimizer, variable, slot, variables)
+def slot_array(optimizer, variable, slot):
+    value = slot_value(optimizer, variable, slot)
     return None if value is None else to_numpy(value)
 
 
@@ -450,23 +450,36 @@ def test_exclusions_follow_a_released_file_into_a_new_model(tmp_path):
     assert [v.name for v in region.weights if decays(v)] == ["slope"]
 
 
+@pytest.mark.parametrize("kind", ["one", "two", "with adam"])
 @pytest.mark.parametrize("units", [4, 6])
-def test_adafactor_beside_a_layer_that_was_released_before(units):
+def test_adafactor_beside_a_layer_that_was_released_before(units, kind):
     """Its factors are called as their variables, without a path."""
+    adafactor = OPTIMIZERS["adafactor"]
+    optimizer = adafactor()
+    if kind != "one":
+        other = adafactor() if kind == "two" else keras.optimizers.Adam(1e-2)
+        by_layer = keras.optimizers.OptimizerMap(other, {".*released.*": optimizer})
+        optimizer = keras.optimizers.MultiOptimizer(by_layer)
     model = keras.Sequential(
         [
             keras.Input((3,)),
             ks.SawtoothDense(6),
-            ks.SawtoothDense(units, constrained=False),
+            ks.SawtoothDense(units, constrained=False, name="released"),
             layers.Dense(1),
         ]
     )
-    compiled(model, OPTIMIZERS["adafactor"]())
+    compiled(model, optimizer)
     old, variables = model.optimizer, model.trainable_variables
     train_on_known_gradients(old, variables, variables, range(3))
 
+    def knows_second(optimizer):
+        known = {id(v) for v in optimizer._trainable_variables}
+        return id(model.layers[1].kernel) in known
+
     def factors(optimizer):
         """Of the variables of the second layer, in the order of the layer."""
+        if kind != "one":
+            (optimizer,) = [x for x in optimizer.optimizers if knows_second(x)]
         stay = [id(v) for v in model.layers[1].trainable_variables]
         numbers = [id(v) for v in optimizer._trainable_variables]
         return [
@@ -482,7 +495,8 @@ def test_adafactor_beside_a_layer_that_was_released_before(units):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_release_that_fails_halfway_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("where", ["optimizer", "variables"])
+def test_a_release_that_fails_halfway_changes_nothing(where, monkeypatch):
     model = build(OPTIMIZERS["adam"]())
     variables = model.trainable_variables
     train_on_known_gradients(model.optimizer, variables, variables, range(3))
@@ -490,17 +504,54 @@ def test_a_release_that_fails_halfway_changes_nothing(monkeypatch):
     outputs, optimizer = model.predict(x, verbose=0), model.optimizer
     before = [to_numpy(v.value) for v in model.weights + optimizer.variables]
 
-    def fail(*arguments):
-        raise RuntimeError("no slots")
+    add = ks.RegionConstraint._add_variable
 
-    monkeypatch.setattr("keras_sawtooth.phase_change.carry_over", fail)
-    with pytest.raises(RuntimeError, match="no slots"):
+    def fail(*arguments):
+        # In the second layer.
+        region = model.layers[1].region_constraint
+        if where == "variables" and arguments[:2] != (region, "relu_bias"):
+            return add(*arguments)
+        raise MemoryError("no place")
+
+    if where == "optimizer":
+        monkeypatch.setattr("keras_sawtooth.phase_change.carry_over", fail)
+    else:
+        monkeypatch.setattr(ks.RegionConstraint, "_add_variable", fail)
+    with pytest.raises(MemoryError, match="no place"):
         ks.release(model)
+    monkeypatch.undo()
     assert model.layers[0].constrained and model.optimizer is optimizer
     for a, v in zip(before, model.weights + optimizer.variables, strict=True):
         np.testing.assert_array_equal(a, to_numpy(v.value))
     np.testing.assert_array_equal(model.predict(x, verbose=0), outputs)
     train_on_known_gradients(optimizer, model.trainable_variables, variables, [3])
+    ks.release(model)
+
+
+def test_the_optimiser_of_a_part_of_the_model_keeps_its_state(tmp_path):
+    model = build(OPTIMIZERS["adam"]())
+    head = model.layers[-1].trainable_variables
+    train_on_known_gradients(model.optimizer, head, head, range(3))
+    model.save_weights(tmp_path / "w.weights.h5")
+    optimizer = model.optimizer
+    ks.load_weights(model, tmp_path / "w.weights.h5")
+    assert model.optimizer is optimizer and int(optimizer.iterations) == 3
+
+
+def test_a_file_that_is_refused_leaves_the_exclusions_alone(tmp_path):
+    model = build(keras.optimizers.AdamW(weight_decay=0.1))
+    ks.release(model)
+    bias = model.layers[-1].bias
+    bias.assign(np.full(bias.shape, np.nan))
+    model.optimizer.build(model.trainable_variables)
+    model.save_weights(tmp_path / "w.weights.h5")
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=GONE)
+    model = build(optimizer)
+    with pytest.raises(ValueError, match="NaN"):
+        ks.load_weights(model, tmp_path / "w.weights.h5")
+    assert model.optimizer is optimizer
+    assert not optimizer._exclude_from_weight_decay
 
 
 def test_models_are_saved_with_the_optimizer_in_force():
@@ -535,8 +586,8 @@ def test_slots_of_one_name_follow_their_variables():
     optimizer.apply([keras.ops.ones(2), 2 * keras.ops.ones(2)], two)
     three = [*variables(1), *two]
     new = copy_optimizer(optimizer)
-    carry_over(optimizer, new, two, three, [])
-    momenta = [slot_array(new, v, "momentum", three) for v in three]
+    carry_over(optimizer, new, three, [])
+    momenta = [slot_array(new, v, "momentum") for v in three]
     np.testing.assert_allclose(momenta, [[0, 0], [-0.1, -0.1], [-0.2, -0.2]])
 
 
@@ -572,8 +623,7 @@ def test_layers_of_one_name_keep_their_own_state():
     for layer in (model.first, model.second):
         replaced = [getattr(layer.region_constraint, name) for name in GONE]
         known = [
-            np.atleast_2d(slot_array(model.optimizer, v, "velocity", variables))
-            for v in replaced
+            np.atleast_2d(slot_array(model.optimizer, v, "velocity")) for v in replaced
         ]
         largest.append(np.concatenate(known).max(axis=0))
     ks.release(model)
@@ -581,13 +631,13 @@ def test_layers_of_one_name_keep_their_own_state():
     for layer, expected in zip((model.first, model.second), largest, strict=True):
         region = layer.region_constraint
         bias = region.relu_bias
-        velocity = slot_array(model.optimizer, bias, "velocity", variables)
+        velocity = slot_array(model.optimizer, bias, "velocity")
         share = np.exp(0.001 * PROTECTED_STEPS) / 16
         factor = (SENSITIVITY * region.relu_rate) ** 2 * share
         np.testing.assert_allclose(
             velocity, np.broadcast_to(factor * expected, bias.shape), rtol=1e-5
         )
-        average = slot_array(model.optimizer, bias, "average", variables)
+        average = slot_array(model.optimizer, bias, "average")
         np.testing.assert_array_equal(average, to_numpy(bias.value))
 
 
@@ -600,9 +650,8 @@ def test_a_release_leaves_a_released_layer_of_the_same_name_alone(constrained):
     released = model.first if constrained[1] else model.second
 
     def slots():
-        variables = model.trainable_variables
         return [
-            slot_array(model.optimizer, v, slot, variables)
+            slot_array(model.optimizer, v, slot)
             for v in released.trainable_variables
             for slot in ("momentum", "velocity", "average")
         ]

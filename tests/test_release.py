@@ -9,6 +9,7 @@ from backend import to_numpy
 from keras import layers
 
 import keras_sawtooth as ks
+from keras_sawtooth import layer_phase
 
 BACKEND = keras.backend.backend()
 
@@ -119,6 +120,8 @@ def test_variables_that_were_frozen_one_by_one_have_frozen_successors():
     for variable in (region.peak_logits, region.amplitude, region.tail_slopes):
         variable.trainable = False
     layer.release()
+    assert [v.name for v in layer.trainable_variables] == ["kernel", "bias", "slope"]
+    layer_phase.constrain(region)
     assert [v.name for v in layer.trainable_variables] == ["kernel", "bias", "slope"]
 
 

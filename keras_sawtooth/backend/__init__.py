@@ -6,7 +6,7 @@ Every backend has a module with
 * `compiled_for_cpu()`: whether XLA compiles for a CPU here and now;
 * `fits_one_kernel(z, *parameters)`: whether a kernel of our own can take them, here and
   now;
-* `outside_of_functions()`: a context in which variables may start at values of others,
+* `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
 

@@ -21,7 +21,7 @@ def compiled_for_cpu():
     return jax_gpu_kernels.platform() == "cpu"
 
 
-outside_of_functions = contextlib.nullcontext
+init_scope = contextlib.nullcontext
 
 
 def fits_one_kernel(z, *parameters):

@@ -26,7 +26,7 @@ def compiled_for_cpu():
 
 # TensorFlow lifts variables out of the function that makes them, if it can compute
 # their values without reading others.
-outside_of_functions = tf.init_scope
+init_scope = tf.init_scope
 
 
 def fits_one_kernel(z, *parameters):

@@ -18,7 +18,7 @@ def compiled_for_cpu():
     return False
 
 
-outside_of_functions = contextlib.nullcontext
+init_scope = contextlib.nullcontext
 
 
 def fits_one_kernel(z, *parameters):
