@@ -146,11 +146,16 @@ def _unlocked(layer):
 def _freeze_like(variables, layer):
     """Freeze a layer's variables of its phase if those that they replace are frozen.
 
-    Variables may be frozen (`variable.trainable = False`) without their layer.
+    Variables may be frozen (`variable.trainable = False`) without their layer, and on
+    torch also tensors (`parameter.requires_grad_(False)`).
     """
+    successors = _variables_of_phase(layer)
     if not any(variable.trainable for variable in variables):
-        for variable in _variables_of_phase(layer):
+        for variable in successors:
             variable.trainable = False
+    elif not any(getattr(v.value, "requires_grad", True) for v in variables):
+        for variable in successors:
+            variable.value.requires_grad_(False)
 
 
 def _invalidate(variables):

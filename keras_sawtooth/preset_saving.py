@@ -166,7 +166,8 @@ def _write(model, draft, metadata):
     model.save(draft, zipped=False)
     assets = draft / "assets"
     if assets.is_dir():
-        if any(assets.rglob("*")):
+        # Keras makes a directory for every layer that could have some.
+        if any(path.is_file() for path in assets.rglob("*")):
             raise ValueError(
                 f"{model.name!r} keeps data outside its weights, such as a vocabulary "
                 f"that was adapted: {sorted(os.listdir(assets))}. Give it to the "

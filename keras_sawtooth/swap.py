@@ -9,6 +9,7 @@ from keras_sawtooth.graphs import check_same_call
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.nested_layers import uncompiled
 from keras_sawtooth.optimizer_state import copy_weight_decay_exclusions
+from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
@@ -88,7 +89,7 @@ def replace_dense(
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
     chosen, left = choose(model, kinds, where)
     rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
-    with uncompiled(model):
+    with variable_scope(model), uncompiled(model):
         result, copies = _copy(model, rewriter)
     hidden = [x for x in chosen if id(x) not in rewriter.done]
     if hidden:
@@ -106,7 +107,8 @@ def replace_dense(
     replaced = [(old, new) for old, new in pairs if id(old) in rewriter.chosen]
     check_copy(model, result, replaced, rewriter)
     if model.compiled:
-        _compile_like(model, result, pairs)
+        with variable_scope(model):
+            _compile_like(model, result, pairs)
     if verbose:
         print(table(replaced, left))
     return result

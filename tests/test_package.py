@@ -87,9 +87,12 @@ PRIVATE_NAMES = {
     "_track_variable": "layer_phase.py",
     "_track_variables": "phase_change.py",
     "_tracker": "layer_phase.py",
+    # Of one optimiser: `variables` has those of the optimisers inside of it, too.
+    "_trainable_variables": "optimizer_state.py",
     "_untrack_variable": "layer_phase.py",
     "_use_weight_decay": "optimizer_state.py",
     "_var_key": "optimizer_state.py",
+    "_variables": "optimizer_state.py",
 }
 
 

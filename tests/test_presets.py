@@ -454,3 +454,19 @@ def test_directories_inside_of_a_preset_are_replaced(tmp_path):
             (draft / "assets" / "vocabulary.txt").write_text(content)
     assert (tmp_path / "preset" / "assets" / "vocabulary.txt").read_text() == "new"
     assert [path.name for path in (tmp_path / "preset").iterdir()] == ["assets"]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Keras' lookups need TensorFlow"
+)
+def test_a_vocabulary_in_the_constructor_is_no_data_outside(tmp_path):
+    inputs = keras.Input((1,), dtype="int64")
+    numbers = layers.IntegerLookup(vocabulary=[3, 5, 7])(inputs)
+    hidden = layers.Flatten()(layers.Embedding(5, 3)(numbers))
+    model = keras.Model(inputs, ks.SawtoothDense(3, depth=2)(hidden))
+    ks.save_to_preset(model, tmp_path / "preset")
+    x = np.array([[5], [4], [7]])
+    loaded = ks.from_preset(str(tmp_path / "preset"))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )

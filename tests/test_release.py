@@ -125,6 +125,16 @@ def test_variables_that_were_frozen_one_by_one_have_frozen_successors():
     assert [v.name for v in layer.trainable_variables] == ["kernel", "bias", "slope"]
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="torch's own way")
+def test_tensors_that_were_frozen_have_frozen_successors():
+    model = build()
+    for parameter in model.layers[0].parameters():
+        parameter.requires_grad_(False)
+    ks.release(model)
+    frozen = [not any(p.requires_grad for p in x.parameters()) for x in model.layers]
+    assert frozen == [True, False, False]
+
+
 def test_a_released_layer_can_be_rebuilt_from_its_config():
     layer = ks.SawtoothDense(4, depth=2)
     x = data()[0]

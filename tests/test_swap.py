@@ -227,6 +227,22 @@ def test_exclusions_from_weight_decay_stay(by):
     assert all(decays(v) for v in copy.layers[0].region_constraint.weights)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="strategies of TensorFlow"
+)
+def test_a_copy_is_distributed_as_the_model_is():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = small(layers.Dense(4, "relu"))
+        model.compile("adam", "mse")
+    copy = ks.replace_dense(model)
+    assert copy.distribute_strategy is strategy
+    x, y = np.zeros((8, 3), "float32"), np.ones((8, 1), "float32")
+    copy.fit(x, y, epochs=2, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
+
+
 def test_nothing_to_replace():
     with pytest.raises(ValueError, match=r"no layer to replace.*dense"):
         ks.replace_dense(small())

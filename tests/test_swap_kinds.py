@@ -167,8 +167,12 @@ def test_other_kinds(kinds):
 
 def test_arguments_of_dense_alone():
     model = images(layers.Conv2D(2, 2, activation="relu", name="conv"))
-    with pytest.raises(ValueError, match=r"'conv'.*no arguments \['use_bias'\]"):
-        ks.replace_dense(model, kinds=(layers.Dense, layers.Conv2D), use_bias=False)
+    with pytest.raises(
+        ValueError, match=r"'conv'.*no arguments \['kernel_initializer'\]"
+    ):
+        ks.replace_dense(
+            model, kinds=(layers.Dense, layers.Conv2D), kernel_initializer="ones"
+        )
 
 
 def test_lora():
