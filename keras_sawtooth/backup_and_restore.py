@@ -9,6 +9,7 @@ import shutil
 import keras
 import numpy as np
 
+from keras_sawtooth.layer_phase import own_variables
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.weights import load_weights
 
@@ -192,12 +193,7 @@ def _unsaved(model):
     others = {id(v) for v in model.weights + model.metrics_variables}
     seeds = [v for v in model.variables if id(v) not in others]
     adapted = [x for x in flatten_layers(model) if getattr(x, "lora_enabled", False)]
-    return seeds + [v for layer in adapted for v in _without_inner_layers(layer)]
-
-
-def _without_inner_layers(layer):
-    inner = {id(v) for x in flatten_layers(layer) if x is not layer for v in x.weights}
-    return [variable for variable in layer.weights if id(variable) not in inner]
+    return seeds + [v for layer in adapted for v in own_variables(layer)]
 
 
 def _to_numpy(variable):

@@ -113,10 +113,14 @@ def start_averages(optimizer, fresh):
 
 
 def is_stale(optimizer, model):
-    """Whether a built optimiser trains variables that the model has no more."""
-    known = {id(v) for v in model.variables}
-    trained = [v for single in _singles(optimizer) for v in single._trainable_variables]
-    return any(id(v) not in known for v in trained)
+    """Whether a built optimiser is for variables that were replaced in the model.
+
+    One that trains a part of the model, or variables outside of it as well, is not.
+    """
+    singles = _singles(optimizer)
+    known = {id(v) for single in singles for v in single._trainable_variables}
+    gone = known - {id(v) for v in model.variables}
+    return bool(gone) and any(id(v) not in known for v in model.trainable_variables)
 
 
 def slot_value(optimizer, variable, slot):

@@ -160,7 +160,8 @@ def _compile_like(model, copy, pairs):
         )
         return
     if copy.optimizer is not None:
-        # Inner layers come last, and have no weights before those of the original.
+        # Those of an outer layer may not line up, as activations were added inside of
+        # it. Those of the layers inside do, and come later.
         counterparts = {
             id(a): (a, b)
             for old, new in pairs

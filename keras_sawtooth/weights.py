@@ -80,12 +80,10 @@ def _load_weights(model, filepath, kwargs):
             # state of optimisers that are still for the variables from before.
             for trainer, _ in optimizers:
                 trainer.optimizer = None
-            try:
-                with collect_followers() as followers:
-                    load(model, filepath, **kwargs)
-            finally:
-                for trainer, optimizer in optimizers:
-                    trainer.optimizer = optimizer
+            with collect_followers() as followers:
+                load(model, filepath, **kwargs)
+            for trainer, optimizer in optimizers:
+                trainer.optimizer = optimizer
             if followers:
                 replaced = [item for item in before if item[0] in followers]
                 renew(model, replaced)
@@ -107,14 +105,13 @@ def _load_weights(model, filepath, kwargs):
 
 
 def _build_optimizer(trainer, anew):
-    if trainer.optimizer.built:
-        # When Keras loads a model, layers may change their phase behind its back.
-        anew = is_stale(trainer.optimizer, trainer)
-        if not anew:
-            return
-    if anew:
+    optimizer = trainer.optimizer
+    # When Keras loads a model, layers may change their phase behind its back.
+    if optimizer.built and not is_stale(optimizer, trainer):
+        return
+    if optimizer.built or anew:
         # After a failure, it is still for the old variables.
-        set_optimizer(trainer, copy_optimizer(trainer.optimizer))
+        set_optimizer(trainer, copy_optimizer(optimizer))
     trainer.optimizer.build(trainer.trainable_variables)
 
 
