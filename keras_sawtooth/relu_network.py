@@ -65,6 +65,9 @@ def relu_blocks(peaks, scales):
     it is then lifted by the largest amount the negative waves can take, and the
     output layer takes that constant off again.
 
+    A first peak left of the middle is that of the mirrored triangle,
+    `T_a(u) = T_{1-a}(1 - u)`, and the first layer reads `1 - u`.
+
     Args:
         peaks: tensor `(depth, channels)` or `(depth + 1, channels)`.
         scales: tensor `(depth, channels)`.
@@ -89,8 +92,15 @@ def relu_blocks(peaks, scales):
     # Waves as multiples of their neurons: 1 for tied scales, by their signs.
     share = [sign * scales[i] / size[i] for i in range(depth)]
 
-    first = 1 / (1 - peaks[0])
-    rising = [1 / peaks[i] for i in range(depth)]
+    # The way up to the peak is the longer one: a short one has a steep slope, of which
+    # the next neuron would have to take off nearly all, in few digits, and for the steps
+    # of an optimiser to spoil.
+    mirrored = peaks[0] < 0.5
+    longer = ops.where(mirrored, 1 - peaks[0], peaks[0])
+    shorter = ops.where(mirrored, peaks[0], 1 - peaks[0])
+
+    first = 1 / shorter
+    rising = [1 / (peaks[i] if i else longer) for i in range(depth)]
     turning = [-1 / (peaks[i] * (1 - peaks[i])) for i in range(depth)]
 
     kernel, offset = [], zero
@@ -125,9 +135,11 @@ def relu_blocks(peaks, scales):
         else ops.zeros((0, 4, 4, *peaks.shape[1:]), dtype=peaks.dtype)
     )
     r = size[0]
+    direction = ops.where(mirrored, -r, r)
+    start = ops.where(mirrored, r, zero)
     return ReluBlocks(
-        input_kernel=ops.stack([r, r, r, zero]),
-        input_bias=ops.stack([-r, zero, -r * peaks[0], r]),
+        input_kernel=ops.stack([direction, direction, direction, zero]),
+        input_bias=ops.stack([start - r, start, -direction * peaks[0], r]),
         kernel=kernel,
         bias=ops.zeros_like(kernel[:, :, 0]),
         output_kernel=ops.stack([sign * w for w in output]),
