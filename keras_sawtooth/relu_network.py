@@ -99,24 +99,20 @@ def relu_blocks(peaks, scales):
     longer = ops.where(mirrored, 1 - peaks[0], peaks[0])
     shorter = ops.where(mirrored, peaks[0], 1 - peaks[0])
 
-    first = 1 / shorter
     rising = [1 / (peaks[i] if i else longer) for i in range(depth)]
     turning = [-1 / (peaks[i] * (1 - peaks[i])) for i in range(depth)]
 
     kernel, offset = [], zero
     for i in range(1, depth):
+        # The ReLUs that read W_0 cut it off where it turns negative: share[0] >= 0.
         lift = ops.relu(-share[i - 1])
         offset = offset + lift * size[i - 1]
-        # `sum` reads the old sum, or in front of layer 1 the third piece of W_0.
-        wave = [first if i == 1 else zero, rising[i - 1], turning[i - 1]]
-        sum_row = [share[i - 1] * w for w in wave] + [lift]
-        if i > 1:
-            sum_row[0] = one
+        wave = [rising[i - 1], turning[i - 1]]
         ratio = size[i] / size[i - 1]
-        t1 = [ratio * w for w in wave]
+        t1 = [zero, *[ratio * w for w in wave]]
         kernel.append(
             [
-                sum_row,
+                [one if i > 1 else zero, *[share[i - 1] * w for w in wave], lift],
                 [*t1, zero],
                 [*t1, -ratio * peaks[i]],
                 [zero, zero, zero, ratio],
@@ -124,7 +120,8 @@ def relu_blocks(peaks, scales):
         )
     last = share[-1]
     output = [
-        last * first if depth == 1 else one,
+        # No ReLU reads the only wave: its third piece takes it back to zero.
+        last / shorter if depth == 1 else one,
         last * rising[-1],
         last * turning[-1],
         -offset / size[-1],

@@ -182,17 +182,11 @@ def _hidden(layer):
 
 
 def _input_shape(layer):
-    # `Activation` is never built, but the layer that it calls is.
-    built = layer.activation if type(layer) is layers.Activation else layer
-    shape = built.get_build_config()["input_shape"]
-    # Only what the layer needs to know: it may be shared by inputs of other sizes.
-    if any(
-        isinstance(x, layers.EinsumDense)
-        or getattr(x, "data_format", None) == "channels_first"
-        for x in flatten_layers(layer)
-    ):
-        return (None, *shape[1:])
-    return (*[None] * (len(shape) - 1), shape[-1])
+    # The sizes of the graph. A shared layer may have inputs of several sizes.
+    shapes = [node.input_tensors[0].shape for node in layer._inbound_nodes]
+    shapes = [shape for shape in shapes if len(shape) == len(shapes[0])]
+    sizes = [{*axis} for axis in zip(*shapes, strict=True)]
+    return (None, *[axis.pop() if len(axis) == 1 else None for axis in sizes[1:]])
 
 
 def _linear_dense(layer):

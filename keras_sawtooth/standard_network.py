@@ -28,11 +28,15 @@ def standard_network(region, inputs, name):
     wide = region.compute_dtype in ("float32", "float64")
     dtype = region.compute_dtype if wide else "float32"
     blocks = _blocks(region)
+    # For more than one axis `...`, Keras reverses their sizes in the output's shape.
+    between = tuple(inputs.shape[1:-1]) if len(inputs.shape) > 3 else ()
+    axes = "abdefghklmnop"[: len(between) + 1] if between else "..."
 
     def dense(equation, inputs, kernel, bias=None, kind="output", trainable=True):
+        shape = kernel.shape[:1] if bias is None else bias.shape
         layer = layers.EinsumDense(
-            equation,
-            output_shape=kernel.shape[:1] if bias is None else bias.shape,
+            equation.replace("...", axes),
+            output_shape=between + shape,
             activation=None if bias is None else "relu",
             bias_axes=None if bias is None else "cj",
             kernel_initializer="zeros",
@@ -74,16 +78,11 @@ def standard_network(region, inputs, name):
 
 def _blocks(region):
     """Weights in force, as float64 arrays."""
-    if not region.constrained:
-        return relu_network.ReluBlocks(*map(_to_numpy, region.relu_blocks))
-    blocks = relu_network.relu_blocks(region.peaks, region.scales)
-    blocks = relu_network.ReluBlocks(*map(_to_numpy, blocks))
-    # Behind the domain W_0 is 0, as the sum of three large terms, and what rounding
-    # leaves of it grows with every wave. Without the third term the sum is negative
-    # there, and the next ReLU makes it 0.
-    third = blocks.kernel[:1, :, 0]
-    third[third > 0] = 0
-    return blocks
+    if region.constrained:
+        blocks = relu_network.relu_blocks(region.peaks, region.scales)
+    else:
+        blocks = region.relu_blocks
+    return relu_network.ReluBlocks(*map(_to_numpy, blocks))
 
 
 def _first_layer(blocks, low, high):

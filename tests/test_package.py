@@ -81,6 +81,7 @@ PRIVATE_NAMES = {
     "_exclude_from_weight_decay": "optimizer_state.py",
     "_exclude_from_weight_decay_pattern": "optimizer_state.py",
     "_flatten_layers": "nested_layers.py",
+    "_inbound_nodes": "standard_layers.py",
     "_initial_epoch": "backup_and_restore.py",
     "_keras_history": "swap_choice.py",
     "_torch_params": "phase_change.py",

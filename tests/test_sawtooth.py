@@ -142,6 +142,21 @@ def test_relu_blocks_equal_the_waves(depth, signs):
     np.testing.assert_allclose(network, expected, atol=4e-6)
 
 
+@pytest.mark.parametrize("first", [1e-3, 0.01, 0.3, 0.49, 0.5, 0.7, 0.99, 0.999])
+def test_relu_blocks_keep_their_digits_where_the_first_peak_is_at_an_end(first):
+    z, peaks, amplitude, slopes = sample(1, 5, points=2000)
+    peaks[0] = first
+    scales = reference.tied_scales(amplitude, peaks)
+    expected = reference.sawtooth(z, peaks, scales, slopes, DOMAIN)
+    blocks = relu_network.relu_blocks(*tensors(peaks, scales))
+    y = relu_network.relu_network(*tensors(z), blocks, *tensors(slopes), DOMAIN)
+    inside = (z >= DOMAIN[0]) & (z <= DOMAIN[1])
+    errors = np.abs(to_numpy(y) - expected)
+    waves = sawtooth.sawtooth(*tensors(z, peaks, scales, slopes), DOMAIN)
+    rounding = np.abs(to_numpy(waves) - expected)
+    assert np.max(errors[inside]) < 30 * np.max(rounding[inside])
+
+
 def test_gradients_equal_finite_differences_away_from_breakpoints():
     z, peaks, amplitude, slopes = sample(3, 3, channels=4, points=200)
     weights = np.random.default_rng(0).normal(size=z.shape)

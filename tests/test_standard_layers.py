@@ -80,6 +80,36 @@ def assert_stock_layers(model):
     assert len(found) > 2
 
 
+@pytest.mark.parametrize("tails", ["free", "line"])
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((8, 6, 2), lambda tails: ks.SawtoothDense(3, tails=tails)),
+        (
+            (8, 6, 2),
+            lambda tails: layers.Conv2D(
+                3, 3, activation=ks.RegionConstraint(tails=tails)
+            ),
+        ),
+        ((2, 5, 3, 4), lambda tails: ks.RegionConstraint(2, tails=tails)),
+        (
+            (4, 6, 2),
+            lambda tails: layers.TimeDistributed(ks.SawtoothDense(3, tails=tails)),
+        ),
+    ],
+    ids=["dense", "convolution", "five axes", "distributed"],
+)
+def test_axes_of_different_sizes(shape, layer, tails):
+    model = keras.Sequential([keras.Input(shape), layer(tails), layers.Flatten()])
+    model.add(layers.Dense(2))
+    x = RNG.normal(size=(3, *shape)).astype("float32")
+    # Keras builds the activation of a layer when that is called on data.
+    model(x)
+    standard = assert_equal(model, x)
+    before = [layer.output.shape for layer in model.layers]
+    assert [layer.output.shape for layer in standard.layers[-len(before) :]] == before
+
+
 @pytest.mark.parametrize(
     ("scales", "phase"),
     [
