@@ -44,6 +44,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         delete_checkpoint: bool. Whether to delete the backup when `fit` is through.
 
     Raises:
+        TypeError: if `backup_dir` is no path.
         ValueError: if `backup_dir` is empty or remote; at the start of training, if
             the model is not built, or the backup is damaged or of another model.
 
@@ -60,6 +61,11 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, backup_dir, delete_checkpoint=True):
+        if not isinstance(backup_dir, str | os.PathLike):
+            raise TypeError(
+                "`backup_dir` must be a path, as a str or an `os.PathLike`. "
+                f"Received: backup_dir={backup_dir!r}"
+            )
         if "://" in str(backup_dir):
             raise ValueError(
                 "`backup_dir` must be a local directory: only there a backup can be "

@@ -166,4 +166,5 @@ def _invalidate(variables):
     """
     if keras.backend.backend() == "tensorflow":
         for variable in variables:
-            variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
+            # In NumPy: `tf.debugging.enable_check_numerics` refuses what makes a NaN.
+            variable.assign(np.full(variable.shape, np.nan, variable.dtype))

@@ -67,7 +67,7 @@ class RegionConstraint(keras.layers.Layer):
             of a channel without a slope end with the domain.
         constrained: bool. `False` starts in the released phase.
         margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
-        relu_rate: float of at least 1e-6. The ReLU weights of the released phase are
+        relu_rate: float from 1e-6 to 1e6. The ReLU weights of the released phase are
             stored divided by this number (`relu_bias`: of layer i, also by `4 ** -i`,
             the size of its neurons). The function is several times more
             sensitive to them than to the peaks; this way an optimiser with
@@ -167,7 +167,7 @@ class RegionConstraint(keras.layers.Layer):
             )
         self.constrained = bool(constrained)
         self.margin = check_number("margin", margin, MIN_MARGIN, 0.5)
-        self.relu_rate = check_number("relu_rate", relu_rate, 1e-6)
+        self.relu_rate = check_number("relu_rate", relu_rate, 1e-6, 1e6)
         get = keras.initializers.get
         eighth = (self.domain[1] - self.domain[0]) / 8
         self.peak_initializer = get(_default(peak_initializer, RandomPeaks()))
@@ -195,10 +195,10 @@ class RegionConstraint(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1] if len(input_shape) > 1 else None
-        if channels is None:
+        if not channels:
             raise ValueError(
                 "The input must have at least 2 axes, and the last one a known "
-                f"size. Received: input_shape={tuple(input_shape)}"
+                f"size of at least 1. Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
         with hot_path.backend.init_scope():

@@ -224,8 +224,9 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self.min_delta = sign * RELATIVE_DELTA * abs(self.best)
         stopped_by_others = self.model.stop_training
         super().on_epoch_end(epoch, logs)
-        if self.best is not None and np.isnan(self.best):
-            # `EarlyStopping` takes the first value for the best, also NaN.
+        if self.best is not None and not np.isfinite(self.best):
+            # `EarlyStopping` takes the first value for the best, also NaN; and from
+            # infinity no improvement is a share of it.
             self.best = None
         history = getattr(self.model, "history", None)
         if history is not None:

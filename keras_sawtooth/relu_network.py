@@ -92,9 +92,9 @@ def relu_blocks(peaks, scales):
     # Waves as multiples of their neurons: 1 for tied scales, by their signs.
     share = [sign * scales[i] / size[i] for i in range(depth)]
 
-    # The way up to the peak is the longer one: a short one has a steep slope, of which
-    # the next neuron would have to take off nearly all, in few digits, and for the steps
-    # of an optimiser to spoil.
+    # The way up to the peak is the longer one: a short one is steep, and the neuron at
+    # the peak would have to take off nearly all of its slope. That costs digits, and
+    # the steps of an optimizer spoil it soonest.
     mirrored = peaks[0] < 0.5
     longer = ops.where(mirrored, 1 - peaks[0], peaks[0])
     shorter = ops.where(mirrored, peaks[0], 1 - peaks[0])

@@ -270,6 +270,12 @@ def test_a_remote_directory_is_refused():
         ks.BackupAndRestore("gs://bucket/backup")
 
 
+@pytest.mark.parametrize("backup_dir", [None, 5, b"backup"])
+def test_what_is_no_path_is_refused(backup_dir):
+    with pytest.raises(TypeError, match=f"backup_dir={backup_dir!r}"):
+        ks.BackupAndRestore(backup_dir)
+
+
 def test_a_backup_with_other_seed_generators_changes_nothing(tmp_path):
     backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
     train([backup])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -566,6 +567,12 @@ def test_domains_that_float32_cannot_divide_by_are_refused(domain, word):
     with pytest.raises(ValueError, match=f"too {word} for float32.*domain="):
         ks.RegionConstraint(domain=domain)
     ks.RegionConstraint(domain=domain, dtype="float64")
+
+
+@pytest.mark.parametrize("shape", [(3,), (None, None), (None, 0)])
+def test_shapes_without_channels_are_refused(shape):
+    with pytest.raises(ValueError, match=re.escape(f"input_shape={shape}")):
+        ks.RegionConstraint().build(shape)
 
 
 def test_quantised_policies_are_refused():

@@ -129,7 +129,7 @@ BAD_ARGUMENTS = [
     ("scales", ["loose", None, 1, True]),
     ("constrained", [1, None, "yes"]),
     ("margin", [0, 1e-8, 0.5, -0.1, 1, NAN, "0.1", True, None]),
-    ("relu_rate", [0, -1.0, NAN, INFINITY, "1", None]),
+    ("relu_rate", [0, -1.0, 1e39, NAN, INFINITY, "1", None]),
 ]
 CASES = [(name, value) for name, values in BAD_ARGUMENTS for value in values]
 

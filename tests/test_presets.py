@@ -326,6 +326,13 @@ def test_no_local_path(directory):
         ks.save_to_preset(plain(), directory)
 
 
+def test_the_name_of_a_built_in_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"built-in.*directory='sawtooth_tanh'"):
+        ks.save_to_preset(plain(), "sawtooth_tanh")
+    ks.save_to_preset(plain(), "./sawtooth_tanh")
+
+
 def test_a_file_in_the_place_of_the_directory(tmp_path):
     (tmp_path / "preset").write_text("A file.")
     with pytest.raises(FileExistsError, match="There is a file"):

@@ -63,6 +63,32 @@ def test_release_keeps_the_function_inside_and_far_outside(depth, scales):
         assert np.all(np.abs(after - before).max(axis=0) <= 1e-5 * ranges)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_far_outside_of_the_domain_a_release_is_exact(depth):
+    layer = ks.RegionConstraint(depth, tails="line", slope_initializer="zeros")
+    layer.build((None, 16))
+    layer.release()
+    z = np.repeat([[-1e30], [-100.0], [-1.0], [1.0], [100.0], [1e30]], 16, axis=1)
+    outputs = to_numpy(layer(z))
+    np.testing.assert_array_equal(outputs[np.abs(z) > 1], 0)
+    np.testing.assert_allclose(outputs, 0, atol=1e-7)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="for TensorFlow only"
+)
+def test_release_where_tensorflow_looks_for_nan():
+    import tensorflow as tf
+
+    layer = ks.RegionConstraint()
+    layer.build((None, 2))
+    tf.debugging.enable_check_numerics()
+    try:
+        layer.release()
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
 def test_release_of_saturated_peaks_keeps_the_function():
     layer = ks.RegionConstraint(depth=3)
     layer.build((None, 16))
@@ -366,6 +392,8 @@ def test_release_at_the_first_epoch():
         ([np.nan, 4, 3, 2, 1], "min", None),
         ([np.nan, 3, 3, 3, 3], "min", 4),
         ([3, np.nan, np.nan, 1, 1], "min", 3),
+        ([np.inf, 4, 3, 2, 1], "min", None),
+        ([np.inf, 3, 3, 3, 3], "min", 4),
         ([3, 2, 2, 1, 1], "auto", None),
     ],
 )
@@ -378,9 +406,9 @@ def test_release_on_a_plateau(values, mode, expected):
 
     model = build()
     model.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
-    release = ks.ReleaseConstraints(
-        monitor=monitor, patience=2, min_delta=0.1, mode=mode
-    )
+    # By default a share of the best value, of which infinity has none.
+    least = {} if np.isinf(values[0]) else {"min_delta": 0.1}
+    release = ks.ReleaseConstraints(monitor=monitor, patience=2, mode=mode, **least)
     callbacks = [Metric(), release]
     history = fit(model, epochs=5, batch_size=64, callbacks=callbacks).history
     constrained = history["constrained"]
