@@ -344,3 +344,27 @@ def test_blocks_are_for_compiled_programs_on_cpus():
     on_cpu = backend != "torch" and "cpu" in keras.distribution.list_devices()[0]
     # JAX compiles without being told, too.
     assert seen == [on_cpu, on_cpu and backend == "jax"]
+
+
+@pytest.mark.parametrize("rows", [6, 300])
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_outside_of_the_domain_a_release_leaves_no_neuron_near_its_kink(depth, rows):
+    # Or the gradients would depend on rounding, and on the backend.
+    rng = np.random.default_rng(depth)
+    peaks = reference.random_peaks(rng, depth, 8)
+    scales = reference.tied_scales(np.ones(8), peaks)
+    z = rng.uniform(1.01, 9, (rows, 8)) * rng.choice([-1, 1], (rows, 8))
+    blocks = relu_network.relu_blocks(*float32_tensors([peaks, scales]))
+
+    def loss(*blocks):
+        blocks = relu_network.ReluBlocks(*blocks)
+        slopes = ops.zeros((1, 8))
+        y = hot_path.relu_network(*float32_tensors([z]), blocks, slopes, (-1.0, 1.0))
+        return ops.sum(y)
+
+    *hidden, output = gradients(loss, [to_numpy(block) for block in blocks])
+    for gradient in hidden:
+        np.testing.assert_array_equal(gradient, 0)
+    # But the constant one, which nothing multiplies yet.
+    np.testing.assert_array_equal(output[:3], 0)
+    np.testing.assert_allclose(output[3], rows * scales[-1], rtol=1e-5)

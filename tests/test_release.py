@@ -89,12 +89,13 @@ def test_release_where_tensorflow_looks_for_nan():
         tf.debugging.disable_check_numerics()
 
 
-def test_release_of_saturated_peaks_keeps_the_function():
+@pytest.mark.parametrize("logit", [2, 20])
+def test_release_of_saturated_peaks_keeps_the_function(logit):
     layer = ks.RegionConstraint(depth=3)
-    layer.build((None, 16))
+    layer.build((None, 64))
     rng = np.random.default_rng(0)
-    layer.peak_logits.assign(rng.choice([-2.0, 2.0], (4, 16)))
-    z = np.repeat(np.linspace(-3, 3, 1000)[:, None], 16, axis=1)
+    layer.peak_logits.assign(rng.choice([-logit, logit], (4, 64)))
+    z = np.repeat(np.linspace(-3, 3, 1000)[:, None], 64, axis=1)
     before = to_numpy(layer(z))
     layer.release()
     assert np.abs(to_numpy(layer(z)) - before).max() < 1e-5 * np.ptp(before)
