@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.pieces import NARROWEST
 from keras_sawtooth.pieces import SMALLEST_BEND
@@ -81,15 +82,7 @@ def linear_regions(layer, channel=0, interval=None):
     """
     layer = _region_constraint(layer)
     channels = layer.slope.shape[0]
-    if (
-        isinstance(channel, bool)
-        or not isinstance(channel, (int, np.integer))
-        or not -channels <= channel < channels
-    ):
-        raise ValueError(
-            f"`channel` must be an index into {channels} channels. "
-            f"Received: channel={channel!r}"
-        )
+    channel = check_integer("channel", channel, -channels, channels - 1)
     low, high = layer.domain
     left, right = (
         layer.domain if interval is None else check_interval("interval", interval)
