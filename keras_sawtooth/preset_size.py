@@ -8,6 +8,7 @@ import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import keras
 
 # Weights that no file holds: seeds, low-rank updates, and states of layers. In bytes.
@@ -53,9 +54,6 @@ def leaving_no_trace(function, *arguments):
 
 def count_bytes(path):
     """Size of the arrays in an HDF5 file that hides nothing, without its holes."""
-    # Keras brings it along; only files need it.
-    import h5py
-
     stored, seen, groups = 0, set(), []
     size = path.stat().st_size
     try:
@@ -67,7 +65,7 @@ def count_bytes(path):
         while groups:
             group = groups.pop()
             for name in group:
-                item = _item(h5py, group, name)
+                item = _item(group, name)
                 address = h5py.h5o.get_info(item.id).addr
                 if address in seen:
                     raise ValueError(f"{path.name!r} holds {item.name!r} twice.")
@@ -110,7 +108,7 @@ def _bytes_on_disk(path):
     return found
 
 
-def _item(h5py, group, name):
+def _item(group, name):
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise ValueError(
