@@ -1,7 +1,6 @@
 """`RegionConstraint`: one learnable sawtooth function for every channel."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sawtooth import hot_path
@@ -9,9 +8,10 @@ from keras_sawtooth import layer_phase
 from keras_sawtooth import phase_files
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_choice
+from keras_sawtooth.arguments import check_domain
 from keras_sawtooth.arguments import check_integer
-from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
@@ -141,18 +141,7 @@ class RegionConstraint(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
-        self.domain = check_interval("domain", domain)
-        low, high = np.array(self.domain, self._evaluated_dtype)
-        smallest = np.finfo(low.dtype).tiny
-        with np.errstate(all="ignore"):
-            # What is smaller, XLA takes for zero. An eighth is the starting amplitude.
-            narrow, wide = (high - low) / 8 < smallest, 1 / (high - low) < smallest
-        if narrow or wide:
-            raise ValueError(
-                f"`domain` is too {'narrow' if narrow else 'wide'} for "
-                f"{self._evaluated_dtype}: take other units for the input. "
-                f"Received: domain={domain!r}"
-            )
+        self.domain = check_domain(domain, self._evaluated_dtype)
         if self.dtype_policy.quantization_mode is not None:
             raise ValueError(
                 "`RegionConstraint` has no products that could be quantised. "
@@ -160,12 +149,7 @@ class RegionConstraint(keras.layers.Layer):
             )
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
         self.tail_mode = check_choice("tails", tails, ("free", "line"))
-        if not isinstance(constrained, (bool, np.bool_)):
-            raise ValueError(
-                "`constrained` must be a boolean. "
-                f"Received: constrained={constrained!r}"
-            )
-        self.constrained = bool(constrained)
+        self.constrained = check_boolean("constrained", constrained)
         self.margin = check_number("margin", margin, MIN_MARGIN, 0.5)
         self.relu_rate = check_number("relu_rate", relu_rate, 1e-6)
         get = keras.initializers.get
