@@ -24,9 +24,7 @@ def standard_network(region, inputs, name):
     Reference:
         - Milkert et al., 2025, section 3.2.
     """
-    # In the dtype in which the layer evaluates; all others are too narrow.
-    wide = region.compute_dtype in ("float32", "float64")
-    dtype = region.compute_dtype if wide else "float32"
+    dtype = region._evaluated_dtype
     blocks = _blocks(region)
 
     def dense(equation, inputs, kernel, bias=None, kind="output", trainable=True):
@@ -66,7 +64,7 @@ def standard_network(region, inputs, name):
         tails = np.stack(tails, axis=1)
         terms.append(dense("...cj,cj->...c", distance, tails, kind="tails"))
     outputs = layers.Add(dtype=dtype, name=f"{name}_add")(terms)
-    if not wide:
+    if region.compute_dtype != dtype:
         cast = layers.Identity(dtype=region.compute_dtype, name=f"{name}_cast")
         outputs = cast(outputs)
     return outputs
