@@ -35,7 +35,7 @@ def free_jumps(peaks, scales):
 
 
 def constrained_pieces(peaks, scales, jumps):
-    """Breakpoints, slopes and intercepts on `[0, 1]` by bisection."""
+    """Breakpoints, slopes and intercepts on `[0, 1]`, wave by wave."""
     lengths, rising = np.ones(1), np.ones(1, bool)
     slopes = np.zeros(1)
     bends = np.zeros(0, bool)

@@ -42,8 +42,8 @@ class LinearRegions(NamedTuple):
 def linear_regions(layer, channel=0, interval=None):
     """Linear pieces of one channel's function on an interval.
 
-    Constrained, the breakpoints follow from the peaks by bisection; there are
-    `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
+    Constrained, the breakpoints follow from the peaks by recursive subdivision; there
+    are `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
     traversal of the ReLU network, neuron by neuron. Nothing is sampled. There, pieces
     narrower than 2e-6 of the domain (in float64, 1e-12) are dropped, because they stem
     from rounded weights. So are true pieces that are as narrow, as they are from depth
