@@ -1,4 +1,10 @@
-"""`BackupAndRestore`: training that goes on after a crash as if there were none."""
+"""`BackupAndRestore`: training that goes on after a crash as if there were none.
+
+`BackupAndRestore` puts two dicts on `model.history` for `ReleaseConstraints`:
+`restored`, the logged values from before the crash by name, and `directions`, "min" or
+"max" by monitored name. The latter are in a backup because `ReleaseConstraints` had put
+them there.
+"""
 
 import hashlib
 import json

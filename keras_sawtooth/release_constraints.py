@@ -1,4 +1,9 @@
-"""`ReleaseConstraints`: from constrained to free training inside `fit`."""
+"""`ReleaseConstraints`: from constrained to free training inside `fit`.
+
+`BackupAndRestore` puts two dicts on `model.history` for `ReleaseConstraints`:
+`restored`, the logged values from before the crash by name, and `directions`, "min" or
+"max" by monitored name. `ReleaseConstraints` writes `directions`, too, for the backups.
+"""
 
 import warnings
 
