@@ -23,11 +23,11 @@ FILES = (CONFIG, WEIGHTS, METADATA)
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def load(directory, root, label, custom_objects=None):
+def load_preset(directory, root, label, custom_objects=None):
     """Load the model of a preset, after checks of all of its files.
 
     Args:
-        directory, root, label, custom_objects: see `check`.
+        directory, root, label, custom_objects: see `check_preset`.
 
     Returns:
         The model, uncompiled.
@@ -37,12 +37,12 @@ def load(directory, root, label, custom_objects=None):
         ValueError: if the preset is damaged, asks for what is not allowed, or
             does not fit its weights.
     """
-    config, objects = check(directory, root, label, custom_objects)
+    config, objects = check_preset(directory, root, label, custom_objects)
     with errors_naming(label):
         return _build(config, directory / WEIGHTS, objects)
 
 
-def check(directory, root, label, custom_objects=None):
+def check_preset(directory, root, label, custom_objects=None):
     """Check the files of a preset.
 
     Args:
@@ -54,6 +54,12 @@ def check(directory, root, label, custom_objects=None):
 
     Returns:
         Pair of the config, a dict, and a dict of the registered objects in it.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ImportError: if it needs KerasHub, which is not installed.
+        ValueError: if the preset is damaged, asks for what is not allowed, or is not
+            of the size of its weights.
     """
     with errors_naming(label):
         check_files(directory, root)

@@ -15,7 +15,7 @@ from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import METADATA
 from keras_sawtooth.preset_files import WEIGHTS
-from keras_sawtooth.preset_files import load
+from keras_sawtooth.preset_files import load_preset
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_size import leaving_no_trace
@@ -82,7 +82,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
         # Here, because scopes of custom objects hold in this thread only.
         objects = check_config(read_json(draft / CONFIG))
         label = f"preset in {str(directory)!r}"
-        leaving_no_trace(load, draft, draft, label, objects)
+        leaving_no_trace(load_preset, draft, draft, label, objects)
 
 
 def check_target(directory, overwrite):

@@ -13,9 +13,9 @@ from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
-from keras_sawtooth.swap_choice import choose
+from keras_sawtooth.swap_choice import choose_layers
 from keras_sawtooth.swap_rewriter import Rewriter
-from keras_sawtooth.swap_table import table
+from keras_sawtooth.swap_table import replacement_table
 from keras_sawtooth.swap_weights import carry_weights
 from keras_sawtooth.swap_weights import check_copy
 
@@ -87,7 +87,7 @@ def replace_dense(
     ['SawtoothDense', 'Dense']
     """
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
-    chosen, left = choose(model, kinds, where)
+    chosen, left = choose_layers(model, kinds, where)
     rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
     with variable_scope(model), uncompiled(model):
         result, copies = _copy(model, rewriter)
@@ -110,7 +110,7 @@ def replace_dense(
         with variable_scope(model):
             _compile_like(model, result, pairs)
     if verbose:
-        print(table(replaced, left))
+        print(replacement_table(replaced, left))
     return result
 
 

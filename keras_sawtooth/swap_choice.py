@@ -99,7 +99,7 @@ def _known_values():
     yield _values(lambda x: x * keras.ops.sigmoid(1.702 * x))
 
 
-def choose(model, kinds, where):
+def choose_layers(model, kinds, where):
     """The layers of a model to replace.
 
     Args:

@@ -7,7 +7,7 @@ from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.files import Presets
-from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -180,7 +180,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset.
         """
-        directory, dtype = checked(preset)
+        directory, dtype = locate_checked(preset)
         # KerasHub would take the dtype policy of the moment.
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):

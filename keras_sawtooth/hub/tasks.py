@@ -7,7 +7,7 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import Presets
-from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
@@ -60,7 +60,7 @@ class SawtoothTask(keras_hub.models.Task):
             **kwargs: arguments of the class that replace those in the preset. Where
                 the number of outputs or classes is given, the head starts anew.
         """
-        directory, dtype = checked(preset, task=True)
+        directory, dtype = locate_checked(preset, task=True)
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):
             if "num_outputs" in kwargs and "backbone" not in kwargs:
