@@ -9,6 +9,8 @@ from keras import ops
 from keras_sawtooth.arguments import check_number
 
 
+# A subclass of `RandomUniform` for its handling of seeds: `RandomInitializer`, which
+# has it, is not exported.
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class RandomSign(keras.initializers.RandomUniform):
     """Draws `+value` or `-value`, each with probability 1/2.

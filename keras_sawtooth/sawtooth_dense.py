@@ -19,7 +19,7 @@ class SawtoothDense(keras.layers.Dense):
 
     Args:
         units: positive int. Size of the output.
-        depth: int. Number of triangles; a unit has `2 ** depth` pieces.
+        depth: int from 1 to 24. Number of triangles; a unit has `2 ** depth` pieces.
         domain: pair of floats. The interval of pre-activations that the pieces
             cover. The default suits standardised inputs.
         scales: `"tied"` or `"free"`, see `RegionConstraint`.
