@@ -255,11 +255,11 @@ def print_table(rows):
         "model",
         "test RMSE, kWh/m2",
         "parameters",
-        "pieces a unit: start",
+        "pieces per unit: start",
         "before release",
         "at the end",
         "release epoch",
-        "seconds an epoch",
+        "seconds per epoch",
     )
     print()
     for row in zip(header, *rows, strict=True):

@@ -33,7 +33,7 @@ def layout_map(
         `keras.distribution.LayoutMap`.
 
     Raises:
-        TypeError: if `device_mesh` is no `DeviceMesh`.
+        TypeError: if `device_mesh` is not a `DeviceMesh`.
         ValueError: if `scales` is neither, or the mesh has no such axis.
 
     Example:

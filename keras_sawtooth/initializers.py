@@ -21,7 +21,7 @@ class RandomSign(keras.initializers.RandomUniform):
             one instance gives the same values at every call, unless it has a generator.
 
     Raises:
-        ValueError: if `value` is no finite number.
+        ValueError: if `value` is not a finite number.
 
     Example:
 
@@ -49,8 +49,8 @@ class RandomPeaks(keras.initializers.RandomNormal):
     """Draws logits of peaks: normal around the logits of given peaks.
 
     Args:
-        peaks: sequence of floats between 0 and 1. The middle of the peaks of the first
-            triangles; those of all later ones are around 1/2.
+        peaks: sequence of floats between 0 and 1. Medians of the peaks of the first
+            triangles. Peaks of later triangles have median 1/2.
         stddev: float. Standard deviation of the logits.
         seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initialisers,
             one instance gives the same values at every call, unless it has a generator.

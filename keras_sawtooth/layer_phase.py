@@ -62,7 +62,7 @@ def add_relu_variables(layer):
 def constrain(layer):
     """Give a released layer variables of the constrained phase, for values to come.
 
-    The function is not kept: weights that were trained freely are no composed
+    The function is not kept: weights that were trained freely are not composed
     triangles.
     """
     relu_variables = _variables_of_phase(layer)
@@ -159,10 +159,10 @@ def _freeze_like(variables, layer):
 
 
 def _invalidate(variables):
-    """Let a function that goes on with variables of the other phase give NaN.
+    """Let a function that still uses variables of the other phase give NaN.
 
     TensorFlow's functions hold the variables with which they were traced, and would
-    compute, and train, what is no part of the model any more.
+    compute, and train, what is not a part of the model any more.
     """
     if keras.backend.backend() == "tensorflow":
         for variable in variables:

@@ -100,7 +100,7 @@ def exclude_successors(optimizer, new, gone, fresh):
         excluded = {*getattr(copy, "_exclude_from_weight_decay", ())}
         if not any(old._use_weight_decay(v) for v in gone):
             excluded |= {copy._var_key(v) for v in fresh}
-        # Others may get the keys of variables that are no more.
+        # Others may get the keys of variables that are gone.
         copy._exclude_from_weight_decay = excluded - {copy._var_key(v) for v in gone}
 
 
@@ -152,7 +152,7 @@ def _slots(optimizer):
             path = name
             while path and (path == name or path not in owners):
                 path = path.rpartition("_")[0]
-            # Adafactor has two slots a variable that are called as the variable is.
+            # Adafactor has two slots per variable that are called as the variable is.
             owned = (owners[path] if path else namesakes[name]) or [place]
             each = max(1, len(group) // len(owned))
             for i, slot in enumerate(group):

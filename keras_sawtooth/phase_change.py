@@ -70,7 +70,7 @@ def undone_on_failure(model, variables):
 
 
 def renew(model, replaced):
-    """Make what models hold of their variables anew, after a change of phase.
+    """Rebuild what models hold of their variables, after a change of phase.
 
     Args:
         model: a built `keras.Model`.
@@ -107,7 +107,7 @@ def set_optimizer(trainer, optimizer):
 
 
 def forget_variables(model):
-    """Let go of what was traced with, or lists, the variables from before."""
+    """Let go of what was traced with, or lists, the old variables."""
     for layer in flatten_layers(model):
         _forget_traces(layer)
         # Also those that are not compiled: they may have predicted.
@@ -128,16 +128,16 @@ def _forget_traces(layer):
 
 
 def list_torch_parameters(model):
-    """On torch, let `model.parameters()` list the variables of now.
+    """On torch, let `model.parameters()` list the current variables.
 
-    Keras takes them down when a layer is built, and has no public way to do it
-    again. `zero_grad`, optimisers of torch and `DistributedDataParallel` rely on the
-    list: the gradients of variables outside it would add up from step to step.
+    Keras records them when a layer is built, and has no public way to do it again.
+    `zero_grad`, optimisers of torch and `DistributedDataParallel` rely on the list: the
+    gradients of variables outside it would add up from step to step.
     """
     if keras.backend.backend() != "torch":
         return
     for layer in flatten_layers(model):
-        # A `Sequential` wraps a functional model that is no layer of it.
+        # A `Sequential` wraps a functional model that is not one of its layers.
         for module in list(layer.modules()):
             if hasattr(module, "_torch_params"):
                 module._track_variables()

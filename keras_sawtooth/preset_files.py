@@ -96,7 +96,7 @@ def check_files(directory, root, files=FILES):
                 f"{', '.join(files)}."
             )
         if not path.is_file():
-            raise ValueError(f"{name!r} is no regular file.")
+            raise ValueError(f"{name!r} is not a regular file.")
         inside = pathlib.Path(os.path.realpath(path))
         if not inside.is_relative_to(os.path.realpath(root)):
             raise ValueError(f"{name!r} leads out of the preset, to {str(inside)!r}.")
@@ -114,7 +114,7 @@ def read_json(path):
             path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates
         )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name!r} is no valid JSON file. {error}") from error
+        raise ValueError(f"{path.name!r} is not a valid JSON file. {error}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path.name!r} must hold a JSON object. Received: {type(content).__name__}"

@@ -49,7 +49,8 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
     Raises:
         FileExistsError: if there are files in the directory, and `overwrite` is false
             or they are not those of a preset.
-        TypeError: if `model` is no model, or `metadata` no dict of JSON data.
+        TypeError: if `model` is not a `keras.Model`, or `metadata` not a dict of JSON
+            data.
         ValueError: if the model is not built, or what was written cannot be loaded: a
             custom class is not registered, say, or a weight is NaN.
 
@@ -193,7 +194,7 @@ def _check_metadata(metadata):
         return {}
     try:
         if not isinstance(metadata, dict):
-            raise TypeError("It is no dict.")
+            raise TypeError("It is not a dict.")
         if not all(isinstance(name, str) for name in metadata):
             raise TypeError("Its keys must be strings.")
         # A copy, and what a reader of the file will see.

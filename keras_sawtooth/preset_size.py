@@ -59,7 +59,7 @@ def count_bytes(path):
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path.name!r} is no valid HDF5 file. {error}") from error
+        raise ValueError(f"{path.name!r} is not a valid HDF5 file. {error}") from error
     with file:
         groups.append(file)
         while groups:
@@ -161,7 +161,8 @@ def _describe(config, limit, custom_objects):
         )
         if not isinstance(model, keras.Model):
             raise ValueError(
-                f"Its config describes no model. Received: {type(model).__name__}"
+                "Its config does not describe a model. "
+                f"Received: {type(model).__name__}"
             )
         if not model.built:
             raise ValueError(

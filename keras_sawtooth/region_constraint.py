@@ -31,16 +31,16 @@ def _default(value, default):
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class RegionConstraint(keras.layers.Layer):
-    """Learnable piecewise-linear function with `2 ** depth` pieces a channel.
+    """Learnable piecewise-linear function with `2 ** depth` pieces per channel.
 
-    Acts on the last axis of its input, like an activation function: put it
-    behind `Dense`, `Conv2D` or `EinsumDense`, or straight on input features.
+    Acts on the last axis of its input, like an activation function: put it after
+    `Dense`, `Conv2D` or `EinsumDense`, or straight on input features.
 
     Constrained, channel c computes
     `slope * z + sum_i s_i W_i((z - low) / (high - low))`, where the waves `W_i`
     are composed triangles. Whatever the peaks of the triangles are, the function
     has exactly `2 ** depth` linear pieces on the domain. Outside of it the outermost
-    pieces go on, with slopes that are trained. Trained are `peak_logits`,
+    pieces continue, with slopes that are trained. Trained are `peak_logits`,
     `amplitude`, `tail_slopes` and `slope`.
 
     After `release()` the same function is a ReLU network of width 4 and depth
@@ -61,10 +61,10 @@ class RegionConstraint(keras.layers.Layer):
             or concave on the domain and close to a smooth one. `"free"` starts
             at the same values and trains every scale by itself.
         tails: `"free"` or `"line"`. What the function is outside of the domain.
-            `"free"`: the outermost pieces go on (with free scales, those of the tied
-            function with the same peaks and `s_0`), and two numbers a channel, which
-            start at zero, bend them. `"line"`: it is `slope * z`, and so the pieces
-            of a channel without a slope end with the domain.
+            `"free"`: the outermost pieces continue (with free scales, those of the tied
+            function with the same peaks and `s_0`), and two numbers per channel, which
+            start at zero, bend them. `"line"`: it is `slope * z`, and so the pieces of
+            a channel without a slope end with the domain.
         constrained: bool. `False` starts in the released phase.
         margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
         relu_rate: float of at least 1e-6. The ReLU weights of the released phase are
@@ -265,8 +265,9 @@ class RegionConstraint(keras.layers.Layer):
 
     def _tails(self, peaks, scales, tail_slopes):
         if self.scale_mode == "free":
-            # Free scales would make the outermost pieces steeper by `2 ** depth` than
-            # an optimiser's steps are long. The tied ones start at the same values.
+            # With the free scales themselves, one optimiser step could change the slope
+            # of a tail by about `2 ** depth` times the length of the step. The tied
+            # ones start at the same values.
             scales = sawtooth.tied_scales(scales[0], peaks)
         tails = sawtooth.continuing_tails(peaks, scales, self.domain)
         return tails + self._evaluated(tail_slopes)
@@ -324,9 +325,9 @@ class RegionConstraint(keras.layers.Layer):
     def release(self):
         """Turn the layer into the same function with free ReLU weights.
 
-        Swaps the variables of the layer, as `Dense.enable_lora` does. Models and
-        optimisers do not know of it, nor does `model.parameters()` on torch: use
-        `keras_sawtooth.release(model)` there, or compile the model again.
+        Replaces the layer's variables. As after `Dense.enable_lora`, models, optimisers
+        and, on torch, `model.parameters()` keep the old ones: use
+        `keras_sawtooth.release(model)`, or compile the model again.
 
         Raises:
             ValueError: if the layer is not built, or was released before.
@@ -390,7 +391,7 @@ class RegionConstraint(keras.layers.Layer):
         phase_files.load(self, store)
 
     def quantize(self, mode=None, type_check=True, config=None):
-        # Keras turns this error into a warning and goes on.
+        # Keras turns this error into a warning and continues.
         raise NotImplementedError(
             f"Layer {self.name!r} stays in {self.variable_dtype}: "
             "`RegionConstraint` has no products that could be quantised."

@@ -32,7 +32,7 @@ class LinearRegions(NamedTuple):
     def __call__(self, z):
         """Value at `z`, which should lie between the outermost breakpoints.
 
-        Farther out the outermost pieces go on, and the layer may do otherwise: ask
+        Farther out the outermost pieces continue, and the layer may do otherwise: ask
         `linear_regions` for a larger `interval`.
         """
         piece = np.searchsorted(self.breakpoints[1:-1], z)
@@ -72,7 +72,7 @@ def linear_regions(layer, channel=0, interval=None):
     >>> linear_regions(layer, channel=2).slopes.shape
     (8,)
 
-    The outermost pieces go on as long as `tail_slopes` are zero.
+    The outermost pieces continue as long as `tail_slopes` are zero.
 
     >>> linear_regions(layer, channel=2, interval=(-3, 3)).slopes.shape
     (8,)
@@ -174,10 +174,10 @@ def _region_constraint(layer):
 
 
 def _joined(parts, rounding):
-    """The pieces of neighbouring intervals; one goes on if it hardly bends there.
+    """The pieces of neighbouring intervals; one continues if it hardly bends there.
 
     `parts` has the slopes of the lines as well, for the size of what is rounded:
-    released, the outermost pieces go on up to the rounding of the weights.
+    released, the outermost pieces continue up to the rounding of the weights.
     """
     line, whole = parts[0]
     for next_line, part in parts[1:]:
@@ -242,7 +242,7 @@ def _line_slopes(layer):
     if layer.tail_mode == "line":
         return np.stack([slope, slope, slope])
     if layer.constrained:
-        # In float64 the outermost pieces go on without a bend.
+        # In float64 the outermost pieces continue without a bend.
         peaks = _to_numpy(layer.peaks)
         first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
         scales = tied_scales(first, peaks)

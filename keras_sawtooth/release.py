@@ -13,7 +13,7 @@ def release(model):
     model is compiled, its optimiser is replaced by one for the new variables,
     which keeps the class, the step count, the learning rate and the state of all
     variables that stay; the compiled training, test and prediction functions are
-    made anew. Training goes on with `fit` as if nothing had happened. If you hold the
+    rebuilt. Training continues with `fit` as if nothing had happened. If you hold the
     optimiser in a variable, take `model.optimizer` from now on.
 
     Args:
@@ -25,7 +25,7 @@ def release(model):
         does not call will start in the released phase.
 
     Raises:
-        TypeError: if `model` is no model.
+        TypeError: if `model` is not a `keras.Model`.
         ValueError: if there is nothing to release, the model is not built, or the
             optimiser cannot be copied. The model is unchanged then.
 

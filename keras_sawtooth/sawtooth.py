@@ -145,7 +145,7 @@ def bent_line(z, slopes, domain):
 
 
 def continuing_tails(peaks, scales, domain):
-    """Bends of a line with which the outermost pieces go on outside of the domain.
+    """Bends of a line with which the outermost pieces continue outside of the domain.
 
     On the first piece of `sum_i s_i W_i` every wave rises, `W_i = u / (a_0 ... a_i)`,
     and on the last one it falls as `(1 - u) / ((1 - a_0) a_1 ... a_i)`.
@@ -158,7 +158,7 @@ def continuing_tails(peaks, scales, domain):
     Returns:
         Tensor `(2, channels)`, the last two rows of the `slopes` of `sawtooth`.
 
-    Example: the tent `0.5 - abs(z)` goes on below zero.
+    Example: the tent `0.5 - abs(z)` continues below zero.
 
     >>> peaks, scales = ops.full((1, 1), 0.5), ops.full((1, 1), 0.5)
     >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]

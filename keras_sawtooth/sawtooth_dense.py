@@ -135,7 +135,7 @@ class SawtoothDense(keras.layers.Dense):
         if not self.trainable:
             # The argument of the constructor does not reach layers inside.
             self.region_constraint.trainable = False
-        # `Model.quantize` passes by layers that hold layers, without a word.
+        # `Model.quantize` silently skips layers that hold layers.
         self.region_constraint.quantize = self.quantize
 
     @keras.layers.Dense.dtype_policy.setter
@@ -170,7 +170,7 @@ class SawtoothDense(keras.layers.Dense):
 
     @property
     def depth(self):
-        """Number of triangles a unit."""
+        """Number of triangles per unit."""
         return self.region_constraint.depth
 
     @property
@@ -216,7 +216,7 @@ class SawtoothDense(keras.layers.Dense):
         # Dense's quantised products end in `activation`, without the regions.
         raise ValueError(
             f"Layer {self.name!r} cannot be quantised. Received: {received}. "
-            "Quantise a `Dense` layer and put a `RegionConstraint` behind it, or "
+            "Quantise a `Dense` layer and put a `RegionConstraint` after it, or "
             "leave the layer out: `model.quantize(..., filters=lambda layer: not "
             "isinstance(layer, RegionConstraint))`. `model.quantize` may have "
             "quantised layers in front of it: load the model again."

@@ -218,7 +218,7 @@ def _mask_errors(names):
         message = str(warning.message)
         if "mask" in message and any(f"'{name}'" in message for name in names):
             raise ValueError(
-                f"A mask reaches a sawtooth layer. {message} Layers that come behind "
+                f"A mask reaches a sawtooth layer. {message} Layers that come after "
                 "it would compute something else. `model.export` takes the model as "
                 "it is."
             )

@@ -10,7 +10,7 @@ from keras_sawtooth import relu_network
 def standard_network(region, inputs, name):
     """Apply the ReLU network that equals a `RegionConstraint`, in Keras' own layers.
 
-    The network has `depth` hidden layers of 4 neurons a channel. The normalisation of
+    The network has `depth` hidden layers of 4 neurons per channel. The normalisation of
     the input is part of the first one.
 
     Args:
@@ -76,7 +76,7 @@ def _blocks(region):
         return relu_network.ReluBlocks(*map(_to_numpy, region.relu_blocks))
     blocks = relu_network.relu_blocks(region.peaks, region.scales)
     blocks = relu_network.ReluBlocks(*map(_to_numpy, blocks))
-    # Behind the domain W_0 is 0, as the sum of three large terms, and what rounding
+    # Right of the domain W_0 is 0, as the sum of three large terms, and what rounding
     # leaves of it grows with every wave. Without the third term the sum is negative
     # there, and the next ReLU makes it 0.
     third = blocks.kernel[:1, :, 0]

@@ -25,7 +25,7 @@ def replace_dense(
 ):
     """A copy of a model with `SawtoothDense` in place of its nonlinear dense layers.
 
-    The copy is to be trained: its units start as gently bent lines, whatever function
+    Train the copy before use: its units start as gently bent lines, whatever function
     the model had learned.
 
     Replaces every `Dense` with a nonlinear pointwise activation (relu, gelu, tanh,
@@ -40,16 +40,15 @@ def replace_dense(
     the copy are zero, as those of relu: if the loss needs them, leave tanh and gelu as
     they are.
 
-    Where the configuration of a layer says no more of the dense layers in it than
-    their activation (`TransformerEncoder(activation="gelu")` of KerasHub), they stay
-    `Dense`, with a `RegionConstraint` as their activation. The same becomes of the
-    other `kinds`.
+    If a layer's config exposes only the activation of the dense layers inside it
+    (`TransformerEncoder(activation="gelu")` of KerasHub), they stay `Dense` and get a
+    `RegionConstraint` as activation. Layers of the other `kinds` keep their class, too.
 
     Args:
         model: a built `keras.Model`, left as it is. Of a functional model with a class
             of its own, the copy may be a plain functional model, see
             `keras.models.clone_model`.
-        depth: int. Number of triangles a unit, see `SawtoothDense`.
+        depth: int. Number of triangles per unit, see `SawtoothDense`.
         where: callable that takes a layer of the `kinds` in the model with a nonlinear
             pointwise activation, and returns whether to replace it. Defaults to all.
         verbose: 0 or 1. Whether to print a table of what was replaced.
@@ -68,8 +67,8 @@ def replace_dense(
             function of your own that is not registered. The copy is not compiled then.
 
     Raises:
-        TypeError: if `model` is no `keras.Model`, `where` no function, or a part of
-            the model cannot be made from its `get_config()`.
+        TypeError: if `model` is not a `keras.Model`, `where` not a function, or a part
+            of the model cannot be made from its `get_config()`.
         ValueError: if the model is not built, nothing is to be replaced, or a layer
             to be replaced is quantised, has LoRA enabled, has its channels first, or
             cannot be replaced by way of the configuration of what holds it.
@@ -141,7 +140,7 @@ def _check_arguments(model, kinds, where, arguments):
             f"`{name}` is that of the layer which is replaced, and no argument here. "
             f"Received: {name}={arguments[name]!r}"
         )
-    # Their errors quote the argument; behind `from_config` they would be wrapped.
+    # Their errors quote the argument; inside of `from_config` they would be wrapped.
     if keras.layers.Dense in kinds:
         SawtoothDense(1, **arguments)
     else:

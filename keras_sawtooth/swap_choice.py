@@ -190,7 +190,7 @@ def _refuse(layer):
         )
     if not _channels_are_last(layer):
         raise ValueError(
-            f"The last axis of what layer {layer.name!r} computes is no axis of "
+            f"The last axis of what layer {layer.name!r} computes is not an axis of "
             "channels, and a `RegionConstraint` has one function for every channel of "
             f"the last axis. Make the model with channels last, or {leave_out}"
         )

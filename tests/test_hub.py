@@ -252,7 +252,7 @@ def test_presets_of_a_class(tmp_path, monkeypatch):
     metadata = SawtoothBackbone.presets["sawtooth_hub"]["metadata"]
     assert metadata["params"] == model.count_params()
     assert_same(model, SawtoothBackbone.from_preset("sawtooth_hub"))
-    with pytest.raises(ValueError, match="'Sequential', which is no backbone"):
+    with pytest.raises(ValueError, match="'Sequential', which is not a backbone"):
         SawtoothBackbone.from_preset("sawtooth_plain")
 
 

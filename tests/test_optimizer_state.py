@@ -209,7 +209,7 @@ def test_variables_that_stay_train_as_if_there_were_no_release(name):
     for a, (slot, b) in zip(slots, state(uninterrupted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7, err_msg=slot)
 
-    # The tolerance tells this from an optimiser that starts anew.
+    # The tolerance tells this from an optimiser that starts from zero.
     train_on_known_gradients(restarted, again, again, range(4, 10))
     differences = [
         np.abs(to_numpy(a.value) - to_numpy(b.value)).max()

@@ -242,7 +242,7 @@ def test_a_load_that_fails_late_is_undone_in_both_directions(
 
 
 def test_a_model_that_does_not_know_of_a_release_computes_nothing_wrong():
-    """Functions from before hold the variables from before."""
+    """Functions traced before refer to the old variables."""
     model = plain()
     model.compile("adam", "mse")
     x, y = data()
@@ -300,7 +300,7 @@ def test_a_custom_layer_that_forgets_the_phase_follows_its_file(tmp_path):
     if not loaded.compiled:
         compiled(loaded)
     np.testing.assert_allclose(loaded.get_weights()[0], model.get_weights()[0])
-    # Keras has built its optimiser for the variables from before.
+    # Keras has built its optimiser for the old variables.
     ks.load_weights(loaded, file)
     assert_same_state(loaded, model)
     continue_training(loaded)

@@ -28,14 +28,14 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         num_features: int. Size of the input.
         num_layers: int from 1 to 1000.
         hidden_dim: int. Units of every layer, and size of the output.
-        depth: int. Number of triangles a unit, see `SawtoothDense`.
+        depth: int. Number of triangles per unit, see `SawtoothDense`.
         scales: `"tied"` or `"free"`, see `SawtoothDense`.
         tails: `"free"` or `"line"`, see `SawtoothDense`.
-        constrained: bool, or list of one a layer. `False` starts released.
+        constrained: bool, or list of one per layer. `False` starts released.
         normalize_inputs: bool. Whether a `Normalization` layer comes first,
             `backbone.input_normalization`: call its `adapt(data)` before training.
         normalization: `None`, `"batch"` or `"layer"`. What follows every layer.
-        dropout: float. Rate of the dropout behind every layer.
+        dropout: float. Rate of the dropout after every layer.
         residual: bool. Whether all layers but the first add their input to their
             output.
         dtype: dtype, or dtype policy, of all layers.

@@ -47,8 +47,8 @@ def locate_checked(preset, task=False):
     config, _ = check_preset(directory, root, label)
     if config.get("registered_name") not in HUB:
         raise ValueError(
-            f"The {label} holds a {config['class_name']!r}, which is no backbone. Load "
-            "it by `keras_sawtooth.from_preset`."
+            f"The {label} holds a {config['class_name']!r}, which is not a backbone. "
+            "Load it by `keras_sawtooth.from_preset`."
         )
     if task and (directory / TASK).exists():
         with errors_naming(label):

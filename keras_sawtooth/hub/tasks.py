@@ -14,7 +14,7 @@ from keras_sawtooth.preset_saving import written_whole
 
 
 class SawtoothTask(keras_hub.models.Task):
-    """What the tasks below share: one dense layer behind the backbone."""
+    """What the tasks below share: one dense layer after the backbone."""
 
     backbone_cls = SawtoothBackbone
     presets = Presets()
@@ -58,13 +58,13 @@ class SawtoothTask(keras_hub.models.Task):
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset. Where
-                the number of outputs or classes is given, the head starts anew.
+                the number of outputs or classes is given, the head starts untrained.
         """
         directory, dtype = locate_checked(preset, task=True)
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):
             if "num_outputs" in kwargs and "backbone" not in kwargs:
-                # KerasHub knows of `num_classes` only.
+                # KerasHub knows only `num_classes`.
                 kwargs["backbone"] = SawtoothBackbone.from_preset(
                     directory, load_weights, dtype=kwargs.pop("dtype")
                 )
@@ -155,7 +155,7 @@ class SawtoothRegressor(SawtoothTask):
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class SawtoothClassifier(SawtoothTask):
-    """A `SawtoothBackbone` with one output a class, for integer labels.
+    """A `SawtoothBackbone` with one output per class, for integer labels.
 
     Args:
         backbone: a `SawtoothBackbone`.
