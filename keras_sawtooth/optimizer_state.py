@@ -1,12 +1,6 @@
 """Carry the state of an optimiser over to a changed list of variables."""
 
-import re
-from collections import defaultdict
-
 from keras import ops
-
-# What Keras calls a variable that is given no name, such as a product in Nadam.
-UNNAMED = re.compile(r"^variable_\d+$")
 
 
 def copy_optimizer(optimizer):
@@ -56,11 +50,12 @@ def carry_over(optimizer, new, variables, velocities):
         if key in old_slots:
             slot.assign(ops.copy(old_slots[key].value))
 
-    fresh = [v for v in variables if _key(v, "average") not in old_slots]
+    fresh = [v for v in variables if _slot(old_slots, v, "average") is None]
     start_averages(new, fresh)
     for variable, velocity in velocities:
-        if _key(variable, "velocity") in slots:
-            slots[_key(variable, "velocity")].assign(velocity)
+        slot = _slot(slots, variable, "velocity")
+        if slot is not None:
+            slot.assign(velocity)
 
 
 def copy_weight_decay_exclusions(optimizer, new, pairs=None):
@@ -108,8 +103,9 @@ def start_averages(optimizer, fresh):
     """Let the moving averages of fresh variables, if any, start at their values."""
     slots = _slots(optimizer)
     for variable in fresh:
-        if _key(variable, "average") in slots:
-            slots[_key(variable, "average")].assign(ops.copy(variable.value))
+        slot = _slot(slots, variable, "average")
+        if slot is not None:
+            slot.assign(ops.copy(variable.value))
 
 
 def is_stale(optimizer, model):
@@ -125,50 +121,41 @@ def is_stale(optimizer, model):
 
 def slot_value(optimizer, variable, slot):
     """The value of a slot of `variable`, or `None` if there is none."""
-    found = _slots(optimizer).get(_key(variable, slot))
+    found = _slot(_slots(optimizer), variable, slot)
     return None if found is None else ops.convert_to_tensor(found.value)
 
 
 def _slots(optimizer):
-    """The variables of an optimiser, by name, owner, and number.
+    """Variables of an optimiser, by attribute and by what they belong to.
 
-    Names alone do not tell: layers of one name may share their paths. Slots of one
-    name are in the order of their owners, the variables that the optimiser trains; the
-    number counts those of one owner. What belongs to no variable is owned by the place
-    of its optimiser among those inside.
+    Optimisers keep slots in lists parallel to the variables they train. Names do not
+    tell owners apart: layers of the same name may share paths. A variable that belongs
+    to no weight belongs to its optimiser, by its place among the inner ones.
     """
     slots = {}
     for place, single in enumerate(_singles(optimizer)):
-        owners, namesakes = defaultdict(list), defaultdict(list)
-        for variable in single._trainable_variables:
-            owners[_slot_name(variable)].append(id(variable))
-            namesakes[variable.name].append(id(variable))
-        groups = defaultdict(list)
-        for slot in single._variables:
-            known = slot.name in namesakes
-            name = slot.name if known else UNNAMED.sub("variable", slot.name)
-            groups[name].append(slot)
-        for name, group in groups.items():
-            path = name
-            while path and (path == name or path not in owners):
-                path = path.rpartition("_")[0]
-            # Adafactor has two slots per variable that are called as the variable is.
-            owned = (owners[path] if path else namesakes[name]) or [place]
-            each = max(1, len(group) // len(owned))
-            for i, slot in enumerate(group):
-                owner = min(i // each, len(owned) - 1)
-                slots[name, owned[owner], i - owner * each] = slot
+        trained = single._trainable_variables
+        own = {id(variable) for variable in single._variables}
+        for attribute, value in vars(single).items():
+            if id(value) in own:
+                slots[attribute, place] = value
+            if isinstance(value, dict):  # Muon in Keras 3.12: by path.
+                value = [value.get(variable.path) for variable in trained]
+            if isinstance(value, list) and len(value) == len(trained):
+                for variable, slot in zip(trained, value, strict=True):
+                    if id(slot) in own and attribute != "_variables":
+                        slots[attribute, id(variable)] = slot
     return slots
 
 
-def _key(variable, slot):
-    """Where a slot of a variable is in `_slots`."""
-    return _slot_name(variable, slot), id(variable), 0
-
-
-def _slot_name(variable, *slot):
+def _slot(slots, variable, name):
+    """The slot of this name that belongs to `variable`, or `None`."""
     # As in `Optimizer.add_variable_from_reference`.
-    return "_".join([variable.path.replace("/", "_"), *slot])
+    name = f"{variable.path.replace('/', '_')}_{name}"
+    for (_, owner), slot in slots.items():
+        if owner == id(variable) and slot.name == name:
+            return slot
+    return None
 
 
 def _with_inner(old, new):
