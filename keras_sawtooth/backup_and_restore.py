@@ -27,7 +27,7 @@ STATE = "state.json"
 class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """`keras.callbacks.BackupAndRestore` that survives a kill at any moment.
 
-    Backs the model, its optimiser and the history up at the end of every epoch. The
+    Backs the model, its optimizer and the history up at the end of every epoch. The
     same script started again continues after the last epoch that was backed up, in the
     phase it was in, and with the same data ends with the same weights. Keras' own
     callback does so only between two writes: it overwrites the one file it has, and

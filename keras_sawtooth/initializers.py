@@ -1,4 +1,4 @@
-"""Initialisers that Keras does not have."""
+"""Initializers that Keras does not have."""
 
 import math
 
@@ -17,7 +17,7 @@ class RandomSign(keras.initializers.RandomUniform):
 
     Args:
         value: finite float. The magnitude of every element.
-        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initialisers,
+        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initializers,
             one instance gives the same values at every call, unless it has a generator.
 
     Raises:
@@ -52,7 +52,7 @@ class RandomPeaks(keras.initializers.RandomNormal):
         peaks: sequence of floats between 0 and 1. Medians of the peaks of the first
             triangles. Peaks of later triangles have median 1/2.
         stddev: float. Standard deviation of the logits.
-        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initialisers,
+        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initializers,
             one instance gives the same values at every call, unless it has a generator.
 
     Output shape:

@@ -1,6 +1,6 @@
 """Change the phase of one `RegionConstraint`: other variables in place of its own.
 
-What models and optimisers hold of variables is left to `phase_change.py`.
+What models and optimizers hold of variables is left to `phase_change.py`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def release(layer):
 
 def add_relu_variables(layer):
     """Put variables of the released phase in the place of the constrained ones."""
-    # The initialisers below may run later than this function: when a model is
+    # The initializers below may run later than this function: when a model is
     # built symbolically, Keras gives variables their values afterwards, in
     # the order of creation.
     peak_logits, amplitude = layer.peak_logits, layer.amplitude

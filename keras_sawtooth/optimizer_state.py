@@ -1,10 +1,10 @@
-"""Carry the state of an optimiser over to a changed list of variables."""
+"""Carry the state of an optimizer over to a changed list of variables."""
 
 from keras import ops
 
 
 def copy_optimizer(optimizer):
-    """An unbuilt optimiser of the same class and configuration.
+    """An unbuilt optimizer of the same class and configuration.
 
     Raises:
         ValueError: if Keras cannot copy it.
@@ -14,12 +14,12 @@ def copy_optimizer(optimizer):
         copy_weight_decay_exclusions(optimizer, new)
     except Exception as error:
         raise ValueError(
-            f"The optimiser {optimizer.name!r} must be copied when the layers are "
+            f"The optimizer {optimizer.name!r} must be copied when the layers are "
             f"released, and Keras cannot: {error} Give classes of your own a "
             "`get_config` and register them with "
             "`keras.saving.register_keras_serializable`; use a "
             "`LearningRateSchedule` or an `OptimizerMap` instead of a function, and an "
-            "optimiser of its own for every pattern of an `OptimizerMap`."
+            "optimizer of its own for every pattern of an `OptimizerMap`."
         ) from error
     return new
 
@@ -59,7 +59,7 @@ def carry_over(optimizer, new, variables, velocities):
 
 
 def copy_weight_decay_exclusions(optimizer, new, pairs=None):
-    """Exclude from weight decay in a copy of an optimiser what its original excludes.
+    """Exclude from weight decay in a copy of an optimizer what its original excludes.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
@@ -109,7 +109,7 @@ def start_averages(optimizer, fresh):
 
 
 def is_stale(optimizer, model):
-    """Whether a built optimiser is for variables that were replaced in the model.
+    """Whether a built optimizer is for variables that were replaced in the model.
 
     One that trains a part of the model, or variables outside of it as well, is not.
     """
@@ -126,11 +126,11 @@ def slot_value(optimizer, variable, slot):
 
 
 def _slots(optimizer):
-    """Variables of an optimiser, by attribute and by what they belong to.
+    """Variables of an optimizer, by attribute and by what they belong to.
 
-    Optimisers keep slots in lists parallel to the variables they train. Names do not
+    Optimizers keep slots in lists parallel to the variables they train. Names do not
     tell owners apart: layers of the same name may share paths. A variable that belongs
-    to no weight belongs to its optimiser, by its place among the inner ones.
+    to no weight belongs to its optimizer, by its place among the inner ones.
     """
     slots = {}
     for place, single in enumerate(_singles(optimizer)):
@@ -159,14 +159,14 @@ def _slot(slots, variable, name):
 
 
 def _with_inner(old, new):
-    """Pairs of an optimiser and its copy, and of those inside of them."""
+    """Pairs of an optimizer and its copy, and of those inside of them."""
     # A `MultiOptimizer` with a function in place of a map has none before it is built,
     # and the function would return the old ones: an error is right.
     return zip(_singles(old), _singles(new), strict=True)
 
 
 def _singles(optimizer):
-    """An optimiser, and those inside of it."""
+    """An optimizer, and those inside of it."""
     yield optimizer
     if hasattr(optimizer, "inner_optimizer"):
         yield from _singles(optimizer.inner_optimizer)

@@ -25,7 +25,7 @@ def change_phase(model, layers):
         layers: list of its `RegionConstraint` layers to be changed.
 
     Raises:
-        ValueError: if an optimiser cannot be copied. Nothing is changed then.
+        ValueError: if an optimizer cannot be copied. Nothing is changed then.
     """
     replaced = [(layer, layer.weights) for layer in layers]
     own = [variable for _, variables in replaced for variable in variables]
@@ -40,7 +40,7 @@ def change_phase(model, layers):
 
 @contextmanager
 def undone_on_failure(model, variables):
-    """Take changes of phase back, and the optimisers that came with them, on an error.
+    """Take changes of phase back, and the optimizers that came with them, on an error.
 
     Args:
         model: a built `keras.Model`.
@@ -97,7 +97,7 @@ def renew(model, replaced):
 
 
 def set_optimizer(trainer, optimizer):
-    """Give a compiled model another optimiser, to train with and to be saved with."""
+    """Give a compiled model another optimizer, to train with and to be saved with."""
     trainer.optimizer = optimizer
     # What the model was compiled with would keep the slots of the old one alive, and
     # give copies of the model its learning rate.
@@ -131,7 +131,7 @@ def list_torch_parameters(model):
     """On torch, let `model.parameters()` list the current variables.
 
     Keras records them when a layer is built, and has no public way to do it again.
-    `zero_grad`, optimisers of torch and `DistributedDataParallel` rely on the list: the
+    `zero_grad`, optimizers of torch and `DistributedDataParallel` rely on the list: the
     gradients of variables outside it would add up from step to step.
     """
     if keras.backend.backend() != "torch":

@@ -99,7 +99,7 @@ def _merge(u, slopes, intercepts, narrowest, rounding):
     slopes, intercepts = slopes[wide], intercepts[wide]
     tolerance = max(rounding, SMALLEST_BEND * np.abs(slopes).max())
     bends = np.append(True, np.abs(np.diff(slopes)) > tolerance)
-    # Neighbours meet where their lines cross: within the gap, up to rounding.
+    # Neighbors meet where their lines cross: within the gap, up to rounding.
     ends = np.append(right[:-1][bends[1:]], u[-1])
     left, slopes, intercepts = left[bends], slopes[bends], intercepts[bends]
     crossings = np.diff(intercepts) / -np.diff(slopes)

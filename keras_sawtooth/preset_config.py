@@ -67,7 +67,7 @@ def check_config(config, custom_objects=None):
     builds the model, and after it has imported modules.
 
     Args:
-        config: dict, a serialised model.
+        config: dict, a serialized model.
         custom_objects: dict of names and classes or functions.
 
     Returns:

@@ -29,7 +29,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
     """Save a model as a preset: a directory with its config and weights.
 
     Writes `config.json`, `model.weights.h5` and `metadata.json`, as Keras and KerasHub
-    do. The preset is uncompiled and has no optimiser state; the model stays as it is.
+    do. The preset is uncompiled and has no optimizer state; the model stays as it is.
     Loaded, the layers are in the phase that they have now. `from_preset` loads the
     directory, and so does `keras.saving.load_model`.
 
@@ -179,7 +179,7 @@ def _write(model, draft, metadata):
     (draft / CONFIG).write_text(json.dumps(without_compilation(config)))
     optimizers = [trainer.optimizer for trainer in compiled_models(model)]
     if any(optimizer is not None for optimizer in optimizers):
-        # Keras writes the state of optimisers with the weights.
+        # Keras writes the state of optimizers with the weights.
         (draft / WEIGHTS).unlink()
         keras.saving.save_weights(model, draft / WEIGHTS, objects_to_skip=optimizers)
     written = json.loads((draft / METADATA).read_text())

@@ -22,7 +22,7 @@ def check_size(config, paths, custom_objects):
     """Refuse a model that is larger than its weights files.
 
     Args:
-        config: dict, a serialised model that was checked already.
+        config: dict, a serialized model that was checked already.
         paths: list of the paths of its weights files.
         custom_objects: dict of what the config refers to.
 
@@ -45,7 +45,7 @@ def leaving_no_trace(function, *arguments):
     # Layers without a seed draw one.
     state = random.getstate()
     try:
-        # Keras lists names, and variables to be initialised, by thread.
+        # Keras lists names, and variables to be initialized, by thread.
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(function, *arguments).result()
     finally:
@@ -137,14 +137,14 @@ def _stored_bytes(dataset):
 
 
 class _Trial(keras.StatelessScope):
-    """Variables without values. Their initialisers must not run where they are big."""
+    """Variables without values. Their initializers must not run where they are big."""
 
     def __init__(self, limit):
         super().__init__(initialize_variables=False)
         self.limit = limit
 
     def get_current_value(self, variable):
-        # A layer that reads its variables in `build` has them initialised.
+        # A layer that reads its variables in `build` has them initialized.
         if _bytes_of(variable) > self.limit:
             raise ValueError(
                 f"Its config describes the variable {variable.path!r} of shape "

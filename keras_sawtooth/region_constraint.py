@@ -48,7 +48,7 @@ class RegionConstraint(keras.layers.Layer):
     `relu_input_bias`, `relu_kernel`, `relu_bias`, `relu_output_kernel`,
     `relu_tail_slopes` and `slope`. Nothing holds the pieces in place any more.
 
-    The starting values suit standardised pre-activations: a channel starts as a line
+    The starting values suit standardized pre-activations: a channel starts as a line
     that bends around the middle of the domain, with a slope of about 0.75 on one side
     and 0.25 on the other.
 
@@ -70,7 +70,7 @@ class RegionConstraint(keras.layers.Layer):
         relu_rate: float of at least 1e-6. The ReLU weights of the released phase are
             stored divided by this number (`relu_bias`: of layer i, also by `4 ** -i`,
             the size of its neurons). The function is several times more
-            sensitive to them than to the peaks; this way an optimiser with
+            sensitive to them than to the peaks; this way an optimizer with
             steps of a given size (Adam, Lion) moves them by `relu_rate` times
             the learning rate.
         peak_initializer: initializer of `peak_logits`. Defaults to `RandomPeaks()`,
@@ -144,7 +144,7 @@ class RegionConstraint(keras.layers.Layer):
         self.domain = check_domain(domain, self._evaluated_dtype)
         if self.dtype_policy.quantization_mode is not None:
             raise ValueError(
-                "`RegionConstraint` has no products that could be quantised. "
+                "`RegionConstraint` has no products that could be quantized. "
                 f"Received: dtype={self.dtype_policy.name!r}"
             )
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
@@ -265,7 +265,7 @@ class RegionConstraint(keras.layers.Layer):
 
     def _tails(self, peaks, scales, tail_slopes):
         if self.scale_mode == "free":
-            # With the free scales themselves, one optimiser step could change the slope
+            # With the free scales themselves, one optimizer step could change the slope
             # of a tail by about `2 ** depth` times the length of the step. The tied
             # ones start at the same values.
             scales = sawtooth.tied_scales(scales[0], peaks)
@@ -325,7 +325,7 @@ class RegionConstraint(keras.layers.Layer):
     def release(self):
         """Turn the layer into the same function with free ReLU weights.
 
-        Replaces the layer's variables. As after `Dense.enable_lora`, models, optimisers
+        Replaces the layer's variables. As after `Dense.enable_lora`, models, optimizers
         and, on torch, `model.parameters()` keep the old ones: use
         `keras_sawtooth.release(model)`, or compile the model again.
 
@@ -394,7 +394,7 @@ class RegionConstraint(keras.layers.Layer):
         # Keras turns this error into a warning and continues.
         raise NotImplementedError(
             f"Layer {self.name!r} stays in {self.variable_dtype}: "
-            "`RegionConstraint` has no products that could be quantised."
+            "`RegionConstraint` has no products that could be quantized."
         )
 
     def compute_output_shape(self, input_shape):

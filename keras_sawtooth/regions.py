@@ -174,7 +174,7 @@ def _region_constraint(layer):
 
 
 def _joined(parts, rounding):
-    """The pieces of neighbouring intervals; one continues if it hardly bends there.
+    """The pieces of neighboring intervals; one continues if it hardly bends there.
 
     `parts` has the slopes of the lines as well, for the size of what is rounded:
     released, the outermost pieces continue up to the rounding of the weights.

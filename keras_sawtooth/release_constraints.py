@@ -58,7 +58,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
             `monitor` are given; at the start of training, if the model holds no
-            `SawtoothDense` or `RegionConstraint`, or its optimiser cannot be
+            `SawtoothDense` or `RegionConstraint`, or its optimizer cannot be
             copied; at the end of the first epoch, if `monitor` is not in its
             logs. A validation metric may come later (`validation_freq`): then
             there is a warning.

@@ -10,7 +10,7 @@ from keras_sawtooth import relu_network
 def standard_network(region, inputs, name):
     """Apply the ReLU network that equals a `RegionConstraint`, in Keras' own layers.
 
-    The network has `depth` hidden layers of 4 neurons per channel. The normalisation of
+    The network has `depth` hidden layers of 4 neurons per channel. The normalization of
     the input is part of the first one.
 
     Args:
@@ -85,7 +85,7 @@ def _blocks(region):
 
 
 def _first_layer(blocks, low, high):
-    """Kernel and bias of the first layer for an input that is not normalised."""
+    """Kernel and bias of the first layer for an input that is not normalized."""
     kernel = blocks.input_kernel / (high - low)
     return kernel, blocks.input_bias - kernel * low
 

@@ -31,11 +31,11 @@ def replace_dense(
     Replaces every `Dense` with a nonlinear pointwise activation (relu, gelu, tanh,
     ...), also in nested models, in `TimeDistributed` and in layers and models of
     other classes that can be made from their `get_config()`. A replacement has the
-    name, units, dtype policy, regularisers and constraints of the old layer, and
+    name, units, dtype policy, regularizers and constraints of the old layer, and
     starts with its kernel and bias. All other layers are copied with their weights,
     such as linear, softmax and sigmoid heads, and whatever computes an output of a
     Sequential or functional model, as the range of its activation may matter. If the
-    model is compiled, so is the copy, with an optimiser of the same settings that
+    model is compiled, so is the copy, with an optimizer of the same settings that
     starts afresh; what does not decay there does not decay here. Second derivatives of
     the copy are zero, as those of relu: if the loss needs them, leave tanh and gelu as
     they are.
@@ -70,7 +70,7 @@ def replace_dense(
         TypeError: if `model` is not a `keras.Model`, `where` not a function, or a part
             of the model cannot be made from its `get_config()`.
         ValueError: if the model is not built, nothing is to be replaced, or a layer
-            to be replaced is quantised, has LoRA enabled, has its channels first, or
+            to be replaced is quantized, has LoRA enabled, has its channels first, or
             cannot be replaced by way of the configuration of what holds it.
 
     Example:

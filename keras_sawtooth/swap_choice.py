@@ -175,10 +175,10 @@ def _output_layers(model):
 
 def _refuse(layer):
     leave_out = f"leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
-    # Not every kind can have LoRA, or be quantised.
+    # Not every kind can have LoRA, or be quantized.
     lora = getattr(layer, "lora_enabled", False)
     if lora or getattr(layer, "quantization_mode", None) is not None:
-        state = "has LoRA enabled" if lora else "is quantised"
+        state = "has LoRA enabled" if lora else "is quantized"
         raise ValueError(
             f"Layer {layer.name!r} {state} and cannot be replaced. Replace it before, "
             f"or {leave_out}"

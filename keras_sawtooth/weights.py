@@ -24,7 +24,7 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
     """Load a weights file of either phase, whole or not at all.
 
     Does what `model.load_weights` does, and more: layers change to the phase that they
-    have in the file, and the optimiser of a compiled model is replaced by one for the
+    have in the file, and the optimizer of a compiled model is replaced by one for the
     new variables before its state is loaded. If anything fails, the model is what it
     was before.
 
@@ -77,7 +77,7 @@ def _load_weights(model, filepath, kwargs):
     try:
         with undone_on_failure(model, variables):
             # Once for the layers, which may change their phase. Keras would skip the
-            # state of optimisers that are still for the old variables.
+            # state of optimizers that are still for the old variables.
             for trainer, _ in optimizers:
                 trainer.optimizer = None
             with collect_followers() as followers:

@@ -370,7 +370,7 @@ for path in sys.argv[2:]:
         print(*str(error).splitlines())
     else:
         print("It loaded.")
-# Would initialise variables that were left over.
+# Would initialize variables that were left over.
 with keras.StatelessScope():
     pass
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)

@@ -568,7 +568,7 @@ def test_domains_that_float32_cannot_divide_by_are_refused(domain, word):
     ks.RegionConstraint(domain=domain, dtype="float64")
 
 
-def test_quantised_policies_are_refused():
+def test_quantized_policies_are_refused():
     with pytest.raises(ValueError, match="dtype='int8_from_float32'"):
         ks.RegionConstraint(dtype="int8_from_float32")
 

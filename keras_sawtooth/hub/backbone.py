@@ -21,7 +21,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
     """A stack of `SawtoothDense` layers, as a backbone of KerasHub.
 
     For vectors of features, such as the rows of a table. Every layer is followed by
-    its normalisation and dropout, where asked for. Which layers are released is a part
+    its normalization and dropout, where asked for. Which layers are released is a part
     of the config, so that presets come back in the phase that they had.
 
     Args:

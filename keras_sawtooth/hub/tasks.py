@@ -98,7 +98,7 @@ class SawtoothTask(keras_hub.models.Task):
             super().save_to_preset(str(draft), max_shard_size)
 
     def save_task_weights(self, filepath):
-        # KerasHub's own method would save the state of the optimiser, too.
+        # KerasHub's own method would save the state of the optimizer, too.
         keras.saving.save_weights(self, filepath, objects_to_skip=self._not_ours())
 
     def load_task_weights(self, filepath):
