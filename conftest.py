@@ -40,7 +40,7 @@ settings.load_profile("tests")
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run long tests, too")
     parser.addoption(
-        "--thorough", action="store_true", help="10,000 examples a property"
+        "--thorough", action="store_true", help="10,000 examples per property"
     )
     parser.addoption(
         "--workflows", help="add what became of the workflows to this file"

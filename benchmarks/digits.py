@@ -61,8 +61,8 @@ def split(seeds, validation):
     return [np.stack(arrays, axis=1) for arrays in zip(*parts, strict=True)]
 
 
-class Neighbours(keras.layers.Layer):
-    """The 3 x 3 neighbours of every pixel, zero outside of the image.
+class Neighbors(keras.layers.Layer):
+    """The 3 x 3 neighbors of every pixel, zero outside of the image.
 
     `(batch, height, width, members, channels)` to `9 * channels`. A dense layer on them
     is a convolution, and for members far faster than one with groups.
@@ -80,7 +80,7 @@ class Neighbours(keras.layers.Layer):
 def convolution(model, size, n_members, channels):
     """A convolution of images of `size`, its activation and a pooling. Layers."""
     return [
-        Neighbours(),
+        Neighbors(),
         keras.layers.EinsumDense(
             "bhwmi,mio->bhwmo",
             output_shape=(size, size, n_members, channels),

@@ -18,7 +18,7 @@ class PerMember(keras.initializers.Initializer):
         self.initializer = initializer
 
     def __call__(self, shape, dtype=None):
-        # An initialiser repeats itself; only a new one draws other numbers.
+        # An initializer repeats itself; only a new one draws other numbers.
         return ops.stack(
             [
                 keras.initializers.get(self.initializer)(shape[1:], dtype=dtype)
@@ -61,7 +61,7 @@ def hidden(model, members, units, kernel_initializer=None, **arguments):
     """A hidden layer of `model`, its name in the tables. Returns layers."""
     if model == "kan":
         return [Copies(members, units)]
-    # `SawtoothDense`, taken apart for the members' axis. An initialiser repeats itself:
+    # `SawtoothDense`, taken apart for the members' axis. An initializer repeats itself:
     # every layer gets a copy.
     for name, value in arguments.items():
         if isinstance(value, keras.initializers.Initializer):
@@ -80,7 +80,7 @@ class Copies(keras.layers.Layer):
         super().__init__()
         from keras_efficient_kan import KANLinear
 
-        # Its normalisation over the features loses how large they are.
+        # Its normalization over the features loses how large they are.
         self.copies = [KANLinear(units, use_layernorm=False) for _ in range(members)]
 
     def build(self, input_shape):

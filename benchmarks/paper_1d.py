@@ -93,7 +93,7 @@ def values(x, functions, seeds):
 
 
 def relu_network(n_members, depth):
-    """`depth` layers of 4 ReLU units for every member, He initialisation."""
+    """`depth` layers of 4 ReLU units for every member, He initialization."""
     layers = []
     for _ in range(depth):
         layers += [members.dense(n_members, WIDTH, "he_normal"), keras.layers.ReLU()]
@@ -101,7 +101,7 @@ def relu_network(n_members, depth):
     return keras.Sequential([keras.Input((n_members, 1)), *layers])
 
 
-def randomise_asymmetrically(model):
+def randomize_asymmetrically(model):
     """RAAI (Lu, Shin, Su and Karniadakis, 2019) for all hidden layers.
 
     The weights and the bias of a neuron are normal(0, 0.6007 / sqrt(inputs)), and one
@@ -141,7 +141,7 @@ def build(task, row, n_members, depth):
         return relu_network(n_members, depth)
     if row == "RAAI":
         model = relu_network(n_members, depth)
-        randomise_asymmetrically(model)
+        randomize_asymmetrically(model)
         return model
     scales = "free" if row == "free scales" else "tied"
     constrained = row != "no constrained phase"

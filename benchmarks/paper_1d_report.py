@@ -155,7 +155,7 @@ def draw(runs, folder, rows, dense, constrained_steps):
             axis.fill_between(
                 run["curve_steps"], low, high, color=line.get_color(), alpha=0.15
             )
-        axis.axvline(constrained_steps, color="grey", linestyle=":", label="release")
+        axis.axvline(constrained_steps, color="gray", linestyle=":", label="release")
         axis.axhline(floor[name], color="black", linestyle="--", label="32 best pieces")
         axis.set(title=name, xlabel="step", yscale="log")
     axes[0].set_ylabel("mean squared error, median and range of the seeds")

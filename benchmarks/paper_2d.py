@@ -1,7 +1,7 @@
 """Beyond one convex dimension: x^3 - x, a surface, and two spirals, 30 seeds.
 
 Sawtooth layers between linear ones, constrained for good or released after half of
-the steps, beside ReLU networks with He initialisation and as many parameters: in
+the steps, beside ReLU networks with He initialization and as many parameters: in
 blocks (the released network's own shape: width 4 for every channel) and dense.
 
     python benchmarks/paper_2d.py [--quick]

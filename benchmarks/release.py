@@ -4,7 +4,7 @@ Trains the same model twice from the same seed: once it stays constrained, once
 it is released by `ReleaseConstraints` with default arguments. Prints the ratio of
 the two training losses (released / constrained) in the first epoch after the
 release and ten epochs later, medians over the seeds, for four problems and several
-optimisers:
+optimizers:
 
     python benchmarks/release.py [--relu-rate 0.03125] [--optimizer Lion] [--quick]
 
@@ -136,7 +136,7 @@ def main():
             ]
             rows[-1].append("{:.2f}, {:.2f}".format(*np.median(found, axis=0)))
     print()
-    print(markdown(["optimiser", *problems], rows))
+    print(markdown(["optimizer", *problems], rows))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def released_alone(shape, depth):
 
 
 def table(units, depth):
-    """Dense with an explicit function of `2 ** depth` pieces a unit behind it."""
+    """Dense with an explicit function of `2 ** depth` pieces per unit behind it."""
     import jax
     from jax import numpy as jnp
 

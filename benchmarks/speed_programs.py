@@ -1,7 +1,7 @@
 """Programs that `speed.py` times: a layer's forward pass and its training step.
 
 A training step here is the output and its gradients, for a given gradient of the
-output, with respect to every trainable variable and the input; no optimiser. A
+output, with respect to every trainable variable and the input; no optimizer. A
 program is a pair: a function without arguments, and a dict of what the compiler
 says that it costs (empty where it says nothing).
 """

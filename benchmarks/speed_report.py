@@ -240,7 +240,7 @@ def draw_depth(results):
     axes.set_title(f"{units} units, batch {batch}")
     pieces = axes.twinx()
     pieces.plot(depths, [2**d for d in depths], ":", color="gray", label="pieces")
-    pieces.set(ylabel="linear pieces a unit")
+    pieces.set(ylabel="linear pieces per unit")
     for part in (axes, pieces):
         powers_of_two(part, "y")
     lines = axes.get_lines() + pieces.get_lines()

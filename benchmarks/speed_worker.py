@@ -164,7 +164,7 @@ def vgg_multiply_adds():
 
 
 def sawtooth_multiply_adds(depth):
-    """Of `sawtooth.sawtooth` a value: normalising, the bent line, and for every wave
+    """Of `sawtooth.sawtooth` a value: normalizing, the bent line, and for every wave
     its two sides and adding it.
 
     What depends on the channel alone is computed once a batch and not counted,

@@ -80,7 +80,7 @@ def load(folder):
 
 
 def parts(table, splits, validation, seeds=1):
-    """Standardised parts to train and to judge on, and the target's deviations.
+    """Standardized parts to train and to judge on, and the target's deviations.
 
     Args:
         table: a `Table`.

@@ -2,10 +2,10 @@
 
     python examples/curve.py [--function wave] [--epochs 100] [--out DIR]
 
-All networks learn 500 points of a function on [-1, 1] with the same optimiser and the
+All networks learn 500 points of a function on [-1, 1] with the same optimizer and the
 same number of steps. Prints their errors between the points, and draws them. For a
 function of your own, put it into FUNCTIONS. docs/recipes.md says why the models and
-the optimiser are what they are.
+the optimizer are what they are.
 
 The backend is JAX, or what KERAS_BACKEND says.
 """

@@ -1,7 +1,7 @@
 """Heating load of buildings: Dense(relu) beside SawtoothDense, one `fit` each.
 
 Trains both models on the UCI energy-efficiency data with the same widths,
-optimiser and epochs, prints a table and writes two pictures:
+optimizer and epochs, prints a table and writes two pictures:
 
     python examples/energy.py [--epochs 300] [--learning-rate 0.001]
 
@@ -46,7 +46,7 @@ def split(rows, seed=0, share=0.2):
     return rows[n_held_out:], rows[:n_held_out]
 
 
-def standardise(train, test):
+def standardize(train, test):
     """Features and target of both parts, with the moments of the first."""
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     train, test = (
@@ -66,7 +66,7 @@ def build_model(name, seed=0):
 
 def train(name, train_rows, test_rows, epochs, learning_rate, callbacks=(), seed=0):
     """Fit one model; its history and its RMSE on the test rows, in kWh/m2."""
-    x, y, x_test, y_test, unit = standardise(train_rows, test_rows)
+    x, y, x_test, y_test, unit = standardize(train_rows, test_rows)
     model = build_model(name, seed)
     steps = epochs * -(-len(x) // BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
@@ -172,7 +172,7 @@ def plot_training(histories, release_epoch, path):
         axis.semilogy(histories[name]["loss"], color=color, label=name)
     axis.axvline(release_epoch, color="C1", linestyle="--", label="release")
     axis.set_xlabel("epoch")
-    axis.set_ylabel("training loss, MSE of the\nstandardised target")
+    axis.set_ylabel("training loss, MSE of the\nstandardized target")
     axis.grid(alpha=0.3)
     axis.legend()
     plt.savefig(path, dpi=150)
@@ -255,11 +255,11 @@ def print_table(rows):
         "model",
         "test RMSE, kWh/m2",
         "parameters",
-        "pieces a unit: start",
+        "pieces per unit: start",
         "before release",
         "at the end",
         "release epoch",
-        "seconds an epoch",
+        "seconds per epoch",
     )
     print()
     for row in zip(header, *rows, strict=True):

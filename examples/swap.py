@@ -90,7 +90,7 @@ def main():
     release = ks.ReleaseConstraints(epoch=epochs // 2)
     print(f"\nSawtoothDense, the same: {train(swapped, epochs, [release]):.3f}")
     pieces = ks.count_linear_regions(swapped.get_layer("first"))
-    print(f"Released at epoch {epochs // 2}; {pieces.mean():.1f} pieces a unit.\n")
+    print(f"Released at epoch {epochs // 2}; {pieces.mean():.1f} pieces per unit.\n")
 
     points, _ = spirals(seed=2)
     outputs = swapped.predict(points, verbose=0)

@@ -4,6 +4,8 @@ import math
 from numbers import Integral
 from numbers import Real
 
+import numpy as np
+
 
 def check_integer(name, value, low, high=math.inf):
     """An integer from `low` to `high`, both included."""
@@ -37,6 +39,13 @@ def check_number(name, value, low, high=math.inf):
     return float(value)
 
 
+def check_boolean(name, value):
+    """A boolean, also one of NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be a boolean. Received: {name}={value!r}")
+    return bool(value)
+
+
 def check_choice(name, value, choices):
     """One of some strings."""
     if not isinstance(value, str) or value not in choices:
@@ -64,3 +73,19 @@ def check_interval(name, interval):
             f"with a finite difference. Received: {name}={interval!r}"
         )
     return low, high
+
+
+def check_domain(domain, dtype):
+    """An interval whose width, and one over it, are numbers of a dtype."""
+    interval = check_interval("domain", domain)
+    low, high = np.array(interval, dtype)
+    smallest = np.finfo(low.dtype).tiny
+    with np.errstate(all="ignore"):
+        # What is smaller, XLA takes for zero. An eighth is the starting amplitude.
+        narrow, wide = (high - low) / 8 < smallest, 1 / (high - low) < smallest
+    if narrow or wide:
+        raise ValueError(
+            f"`domain` is too {'narrow' if narrow else 'wide'} for {dtype}: take other "
+            f"units for the input. Received: domain={domain!r}"
+        )
+    return interval

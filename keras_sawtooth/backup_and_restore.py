@@ -1,4 +1,10 @@
-"""`BackupAndRestore`: training that goes on after a crash as if there were none."""
+"""`BackupAndRestore`: training that continues after a crash as if there were none.
+
+`BackupAndRestore` puts two dicts on `model.history` for `ReleaseConstraints`:
+`restored`, the logged values from before the crash by name, and `directions`, "min" or
+"max" by monitored name. The latter are in a backup because `ReleaseConstraints` had put
+them there.
+"""
 
 import hashlib
 import json
@@ -21,22 +27,22 @@ STATE = "state.json"
 class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """`keras.callbacks.BackupAndRestore` that survives a kill at any moment.
 
-    Backs the model, its optimiser and the history up at the end of every epoch. The
-    same script started again goes on after the last epoch that was backed up, in
-    the phase it was in, and with the same data ends with the same weights. Keras'
-    own callback does so only between two writes: it overwrites the one file it has,
-    and writes weights and epoch one after the other.
+    Backs the model, its optimizer and the history up at the end of every epoch. The
+    same script started again continues after the last epoch that was backed up, in the
+    phase it was in, and with the same data ends with the same weights. Keras' own
+    callback does so only between two writes: it overwrites the one file it has, and
+    writes weights and epoch one after the other.
 
     `ReleaseConstraints` waits for its plateau from where it was, and
     `fit(...).history` begins with the epochs from before the crash. Keras' own
-    `EarlyStopping` and `ReduceLROnPlateau` count their epochs anew.
+    `EarlyStopping` and `ReduceLROnPlateau` count their epochs from the start.
 
-    On torch, Keras draws a dropout without `seed` from the random numbers of torch,
-    which are not backed up: give it one.
+    On torch, `Dropout` without a `seed` uses torch's global generator, which is not
+    backed up: pass a seed.
 
-    Put it behind the callbacks that add to the logs or change the learning rate: what
+    Put it after the callbacks that add to the logs or change the learning rate: what
     they do at the end of an epoch comes too late for its backup otherwise. Only
-    `SwapEMAWeights(swap_on_epoch=True)` belongs behind it. Data in random order
+    `SwapEMAWeights(swap_on_epoch=True)` belongs after it. Data in random order
     (`shuffle=True`) comes in another order after a restart.
 
     Args:
@@ -142,7 +148,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     def _restore(self, backup):
         if not self.model.built:
             raise ValueError(
-                f"{self.model.name!r} must be built before `fit` to go on from the "
+                f"{self.model.name!r} must be built before `fit` to continue from the "
                 f"backup in {self.backup_dir!r}: give it an `Input`, or call it on "
                 "a batch of data."
             )

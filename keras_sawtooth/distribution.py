@@ -16,7 +16,7 @@ def layout_map(
 
     Maps every variable of `RegionConstraint` and `SawtoothDense`, in both phases,
     to a layout whose last axis, the channels, is split over an axis of the mesh.
-    The slots of an optimiser follow their variables. All other variables are
+    The slots of an optimizer follow their variables. All other variables are
     replicated; add entries of your own for them.
 
     Args:
@@ -33,7 +33,7 @@ def layout_map(
         `keras.distribution.LayoutMap`.
 
     Raises:
-        TypeError: if `device_mesh` is no `DeviceMesh`.
+        TypeError: if `device_mesh` is not a `DeviceMesh`.
         ValueError: if `scales` is neither, or the mesh has no such axis.
 
     Example:

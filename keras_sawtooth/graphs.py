@@ -5,6 +5,7 @@ import keras
 
 def is_graph(layer):
     """Whether a layer is a Sequential or functional model."""
+    # Keras exports no class for functional models.
     return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
 

@@ -2,11 +2,11 @@
 
 `sawtooth` and `relu_network` here have the values and the derivatives of the
 plain formulas in the modules of these names, to rounding. Compilers fuse those
-formulas into one loop behind the matrix product, so the values need no help.
-Their derivatives do:
+formulas into one loop after the matrix product, so the values need no help. Their
+derivatives do:
 
-* Automatic differentiation of a triangle makes two sums over the batch for its
-  peak, one a side. `triangle` has a derivative in which they are one.
+* Automatic differentiation of a triangle makes two sums over the batch for its peak,
+  one per side. `triangle` has a derivative in which they are one.
 * XLA on CPUs cannot make several sums in one loop. It writes the terms of every
   sum to memory first: a dozen tensors of the size of the input, and more time
   than their arithmetic takes. Here it differentiates block by block, so that the
@@ -52,11 +52,11 @@ Blocks = namedtuple("Blocks", ["number", "size"])
 SAWTOOTH_BLOCKS = Blocks(4, 2**16)
 # Many more terms wait for their sums in the derivative of a ReLU network.
 RELU_NETWORK_BLOCKS = Blocks(16, 2**14)
-# The XLA of TensorFlow writes sums over up to 32 rows out, one addition a row.
+# The XLA of TensorFlow writes sums over up to 32 rows out, one addition per row.
 SMALLEST_ROWS = 64 if keras.backend.backend() == "tensorflow" else 1
-# XLA computes a neuron anew for every sum that it is in. In deeper networks this
-# takes most of the time, and half as much of it if the batch is the fastest axis,
-# where the weights of a channel stay in registers.
+# XLA computes a neuron again for every sum that it is in. In deeper networks this takes
+# most of the time, and half as much of it if the batch is the fastest axis, where the
+# weights of a channel stay in registers.
 LARGEST_UNROLLED_DEPTH = 3
 SMALLEST_FAST_AXIS = 256
 

@@ -1,4 +1,4 @@
-"""Initialisers that Keras does not have."""
+"""Initializers that Keras does not have."""
 
 import math
 
@@ -9,17 +9,19 @@ from keras import ops
 from keras_sawtooth.arguments import check_number
 
 
+# A subclass of `RandomUniform` for its handling of seeds: `RandomInitializer`, which
+# has it, is not exported.
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class RandomSign(keras.initializers.RandomUniform):
     """Draws `+value` or `-value`, each with probability 1/2.
 
     Args:
         value: finite float. The magnitude of every element.
-        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initialisers,
+        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initializers,
             one instance gives the same values at every call, unless it has a generator.
 
     Raises:
-        ValueError: if `value` is no finite number.
+        ValueError: if `value` is not a finite number.
 
     Example:
 
@@ -47,10 +49,10 @@ class RandomPeaks(keras.initializers.RandomNormal):
     """Draws logits of peaks: normal around the logits of given peaks.
 
     Args:
-        peaks: sequence of floats between 0 and 1. The middle of the peaks of the first
-            triangles; those of all later ones are around 1/2.
+        peaks: sequence of floats between 0 and 1. Medians of the peaks of the first
+            triangles. Peaks of later triangles have median 1/2.
         stddev: float. Standard deviation of the logits.
-        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initialisers,
+        seed: int, `keras.random.SeedGenerator` or `None`. As with Keras' initializers,
             one instance gives the same values at every call, unless it has a generator.
 
     Output shape:

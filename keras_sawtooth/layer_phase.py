@@ -1,6 +1,6 @@
 """Change the phase of one `RegionConstraint`: other variables in place of its own.
 
-What models and optimisers hold of variables is left to `phase_change.py`.
+What models and optimizers hold of variables is left to `phase_change.py`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def release(layer):
 
 def add_relu_variables(layer):
     """Put variables of the released phase in the place of the constrained ones."""
-    # The initialisers below may run later than this function: when a model is
+    # The initializers below may run later than this function: when a model is
     # built symbolically, Keras gives variables their values afterwards, in
     # the order of creation.
     peak_logits, amplitude = layer.peak_logits, layer.amplitude
@@ -62,7 +62,7 @@ def add_relu_variables(layer):
 def constrain(layer):
     """Give a released layer variables of the constrained phase, for values to come.
 
-    The function is not kept: weights that were trained freely are no composed
+    The function is not kept: weights that were trained freely are not composed
     triangles.
     """
     relu_variables = _variables_of_phase(layer)
@@ -159,10 +159,10 @@ def _freeze_like(variables, layer):
 
 
 def _invalidate(variables):
-    """Let a function that goes on with variables of the other phase give NaN.
+    """Let a function that still uses variables of the other phase give NaN.
 
     TensorFlow's functions hold the variables with which they were traced, and would
-    compute, and train, what is no part of the model any more.
+    compute, and train, what is not a part of the model any more.
     """
     if keras.backend.backend() == "tensorflow":
         for variable in variables:

@@ -1,16 +1,10 @@
-"""Carry the state of an optimiser over to a changed list of variables."""
-
-import re
-from collections import defaultdict
+"""Carry the state of an optimizer over to a changed list of variables."""
 
 from keras import ops
 
-# What Keras calls a variable that is given no name, such as a product in Nadam.
-UNNAMED = re.compile(r"^variable_\d+$")
-
 
 def copy_optimizer(optimizer):
-    """An unbuilt optimiser of the same class and configuration.
+    """An unbuilt optimizer of the same class and configuration.
 
     Raises:
         ValueError: if Keras cannot copy it.
@@ -20,12 +14,12 @@ def copy_optimizer(optimizer):
         copy_weight_decay_exclusions(optimizer, new)
     except Exception as error:
         raise ValueError(
-            f"The optimiser {optimizer.name!r} must be copied when the layers are "
+            f"The optimizer {optimizer.name!r} must be copied when the layers are "
             f"released, and Keras cannot: {error} Give classes of your own a "
             "`get_config` and register them with "
             "`keras.saving.register_keras_serializable`; use a "
             "`LearningRateSchedule` or an `OptimizerMap` instead of a function, and an "
-            "optimiser of its own for every pattern of an `OptimizerMap`."
+            "optimizer of its own for every pattern of an `OptimizerMap`."
         ) from error
     return new
 
@@ -56,15 +50,16 @@ def carry_over(optimizer, new, variables, velocities):
         if key in old_slots:
             slot.assign(ops.copy(old_slots[key].value))
 
-    fresh = [v for v in variables if _key(v, "average") not in old_slots]
+    fresh = [v for v in variables if _slot(old_slots, v, "average") is None]
     start_averages(new, fresh)
     for variable, velocity in velocities:
-        if _key(variable, "velocity") in slots:
-            slots[_key(variable, "velocity")].assign(velocity)
+        slot = _slot(slots, variable, "velocity")
+        if slot is not None:
+            slot.assign(velocity)
 
 
 def copy_weight_decay_exclusions(optimizer, new, pairs=None):
-    """Exclude from weight decay in a copy of an optimiser what its original excludes.
+    """Exclude from weight decay in a copy of an optimizer what its original excludes.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
@@ -100,7 +95,7 @@ def exclude_successors(optimizer, new, gone, fresh):
         excluded = {*getattr(copy, "_exclude_from_weight_decay", ())}
         if not any(old._use_weight_decay(v) for v in gone):
             excluded |= {copy._var_key(v) for v in fresh}
-        # Others may get the keys of variables that are no more.
+        # Others may get the keys of variables that are gone.
         copy._exclude_from_weight_decay = excluded - {copy._var_key(v) for v in gone}
 
 
@@ -108,12 +103,13 @@ def start_averages(optimizer, fresh):
     """Let the moving averages of fresh variables, if any, start at their values."""
     slots = _slots(optimizer)
     for variable in fresh:
-        if _key(variable, "average") in slots:
-            slots[_key(variable, "average")].assign(ops.copy(variable.value))
+        slot = _slot(slots, variable, "average")
+        if slot is not None:
+            slot.assign(ops.copy(variable.value))
 
 
 def is_stale(optimizer, model):
-    """Whether a built optimiser is for variables that were replaced in the model.
+    """Whether a built optimizer is for variables that were replaced in the model.
 
     One that trains a part of the model, or variables outside of it as well, is not.
     """
@@ -125,61 +121,52 @@ def is_stale(optimizer, model):
 
 def slot_value(optimizer, variable, slot):
     """The value of a slot of `variable`, or `None` if there is none."""
-    found = _slots(optimizer).get(_key(variable, slot))
+    found = _slot(_slots(optimizer), variable, slot)
     return None if found is None else ops.convert_to_tensor(found.value)
 
 
 def _slots(optimizer):
-    """The variables of an optimiser, by name, owner, and number.
+    """Variables of an optimizer, by attribute and by what they belong to.
 
-    Names alone do not tell: layers of one name may share their paths. Slots of one
-    name are in the order of their owners, the variables that the optimiser trains; the
-    number counts those of one owner. What belongs to no variable is owned by the place
-    of its optimiser among those inside.
+    Optimizers keep slots in lists parallel to the variables they train. Names do not
+    tell owners apart: layers of the same name may share paths. A variable that belongs
+    to no weight belongs to its optimizer, by its place among the inner ones.
     """
     slots = {}
     for place, single in enumerate(_singles(optimizer)):
-        owners, namesakes = defaultdict(list), defaultdict(list)
-        for variable in single._trainable_variables:
-            owners[_slot_name(variable)].append(id(variable))
-            namesakes[variable.name].append(id(variable))
-        groups = defaultdict(list)
-        for slot in single._variables:
-            known = slot.name in namesakes
-            name = slot.name if known else UNNAMED.sub("variable", slot.name)
-            groups[name].append(slot)
-        for name, group in groups.items():
-            path = name
-            while path and (path == name or path not in owners):
-                path = path.rpartition("_")[0]
-            # Adafactor has two slots a variable that are called as the variable is.
-            owned = (owners[path] if path else namesakes[name]) or [place]
-            each = max(1, len(group) // len(owned))
-            for i, slot in enumerate(group):
-                owner = min(i // each, len(owned) - 1)
-                slots[name, owned[owner], i - owner * each] = slot
+        trained = single._trainable_variables
+        own = {id(variable) for variable in single._variables}
+        for attribute, value in vars(single).items():
+            if id(value) in own:
+                slots[attribute, place] = value
+            if isinstance(value, dict):  # Muon in Keras 3.12: by path.
+                value = [value.get(variable.path) for variable in trained]
+            if isinstance(value, list) and len(value) == len(trained):
+                for variable, slot in zip(trained, value, strict=True):
+                    if id(slot) in own and attribute != "_variables":
+                        slots[attribute, id(variable)] = slot
     return slots
 
 
-def _key(variable, slot):
-    """Where a slot of a variable is in `_slots`."""
-    return _slot_name(variable, slot), id(variable), 0
-
-
-def _slot_name(variable, *slot):
+def _slot(slots, variable, name):
+    """The slot of this name that belongs to `variable`, or `None`."""
     # As in `Optimizer.add_variable_from_reference`.
-    return "_".join([variable.path.replace("/", "_"), *slot])
+    name = f"{variable.path.replace('/', '_')}_{name}"
+    for (_, owner), slot in slots.items():
+        if owner == id(variable) and slot.name == name:
+            return slot
+    return None
 
 
 def _with_inner(old, new):
-    """Pairs of an optimiser and its copy, and of those inside of them."""
+    """Pairs of an optimizer and its copy, and of those inside of them."""
     # A `MultiOptimizer` with a function in place of a map has none before it is built,
     # and the function would return the old ones: an error is right.
     return zip(_singles(old), _singles(new), strict=True)
 
 
 def _singles(optimizer):
-    """An optimiser, and those inside of it."""
+    """An optimizer, and those inside of it."""
     yield optimizer
     if hasattr(optimizer, "inner_optimizer"):
         yield from _singles(optimizer.inner_optimizer)

@@ -25,7 +25,7 @@ def change_phase(model, layers):
         layers: list of its `RegionConstraint` layers to be changed.
 
     Raises:
-        ValueError: if an optimiser cannot be copied. Nothing is changed then.
+        ValueError: if an optimizer cannot be copied. Nothing is changed then.
     """
     replaced = [(layer, layer.weights) for layer in layers]
     own = [variable for _, variables in replaced for variable in variables]
@@ -40,7 +40,7 @@ def change_phase(model, layers):
 
 @contextmanager
 def undone_on_failure(model, variables):
-    """Take changes of phase back, and the optimisers that came with them, on an error.
+    """Take changes of phase back, and the optimizers that came with them, on an error.
 
     Args:
         model: a built `keras.Model`.
@@ -70,7 +70,7 @@ def undone_on_failure(model, variables):
 
 
 def renew(model, replaced):
-    """Make what models hold of their variables anew, after a change of phase.
+    """Rebuild what models hold of their variables, after a change of phase.
 
     Args:
         model: a built `keras.Model`.
@@ -97,7 +97,7 @@ def renew(model, replaced):
 
 
 def set_optimizer(trainer, optimizer):
-    """Give a compiled model another optimiser, to train with and to be saved with."""
+    """Give a compiled model another optimizer, to train with and to be saved with."""
     trainer.optimizer = optimizer
     # What the model was compiled with would keep the slots of the old one alive, and
     # give copies of the model its learning rate.
@@ -107,7 +107,7 @@ def set_optimizer(trainer, optimizer):
 
 
 def forget_variables(model):
-    """Let go of what was traced with, or lists, the variables from before."""
+    """Let go of what was traced with, or lists, the old variables."""
     for layer in flatten_layers(model):
         _forget_traces(layer)
         # Also those that are not compiled: they may have predicted.
@@ -128,16 +128,16 @@ def _forget_traces(layer):
 
 
 def list_torch_parameters(model):
-    """On torch, let `model.parameters()` list the variables of now.
+    """On torch, let `model.parameters()` list the current variables.
 
-    Keras takes them down when a layer is built, and has no public way to do it
-    again. `zero_grad`, optimisers of torch and `DistributedDataParallel` rely on the
-    list: the gradients of variables outside it would add up from step to step.
+    Keras records them when a layer is built, and has no public way to do it again.
+    `zero_grad`, optimizers of torch and `DistributedDataParallel` rely on the list: the
+    gradients of variables outside it would add up from step to step.
     """
     if keras.backend.backend() != "torch":
         return
     for layer in flatten_layers(model):
-        # A `Sequential` wraps a functional model that is no layer of it.
+        # A `Sequential` wraps a functional model that is not one of its layers.
         for module in list(layer.modules()):
             if hasattr(module, "_torch_params"):
                 module._track_variables()

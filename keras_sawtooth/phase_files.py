@@ -95,7 +95,7 @@ def _follow(layer, found):
         f"Layer {layer.path!r} was constrained and is released now, as its weights "
         "in the file are. Call `compile` before its model trains or predicts "
         "again; `keras_sawtooth.load_weights` makes that unnecessary and loads "
-        "the state of the optimiser, too.",
+        "the state of the optimizer, too.",
         stacklevel=4,
     )
 

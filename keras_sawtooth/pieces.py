@@ -35,7 +35,7 @@ def free_jumps(peaks, scales):
 
 
 def constrained_pieces(peaks, scales, jumps):
-    """Breakpoints, slopes and intercepts on `[0, 1]` by bisection."""
+    """Breakpoints, slopes and intercepts on `[0, 1]`, wave by wave."""
     lengths, rising = np.ones(1), np.ones(1, bool)
     slopes = np.zeros(1)
     bends = np.zeros(0, bool)
@@ -99,7 +99,7 @@ def _merge(u, slopes, intercepts, narrowest, rounding):
     slopes, intercepts = slopes[wide], intercepts[wide]
     tolerance = max(rounding, SMALLEST_BEND * np.abs(slopes).max())
     bends = np.append(True, np.abs(np.diff(slopes)) > tolerance)
-    # Neighbours meet where their lines cross: within the gap, up to rounding.
+    # Neighbors meet where their lines cross: within the gap, up to rounding.
     ends = np.append(right[:-1][bends[1:]], u[-1])
     left, slopes, intercepts = left[bends], slopes[bends], intercepts[bends]
     crossings = np.diff(intercepts) / -np.diff(slopes)

@@ -12,7 +12,7 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`.
         channels: int or list of int. Defaults to the first four.
-        axes: matplotlib axes, one a channel. Defaults to a new figure.
+        axes: matplotlib axes, one per channel. Defaults to a new figure.
         interval: pair of floats `(low, high)`, see `linear_regions`. Defaults to the
             domain of the layer.
 

@@ -81,6 +81,6 @@ def _check_normalization(value):
     if not fits:
         raise ValueError(
             "Its config asks for a `Normalization` with a given mean and variance, "
-            f"whose 'build_config' is no shape of at most {MAX_ELEMENTS:,} features: "
-            f"{build!r}."
+            "whose 'build_config' is not a shape of at most "
+            f"{MAX_ELEMENTS:,} features: {build!r}."
         )

@@ -15,30 +15,27 @@ MAX_LEVELS = 100
 REFUSED = ("FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper")
 
 # Classes of `keras_sawtooth.hub`.
-HUB = tuple(
-    f"keras_sawtooth>Sawtooth{name}" for name in ("Backbone", "Classifier", "Regressor")
+HUB = (
+    "keras_sawtooth>SawtoothBackbone",
+    "keras_sawtooth>SawtoothClassifier",
+    "keras_sawtooth>SawtoothRegressor",
 )
 
 # Where Keras keeps what models are made of.
 MODULES = (
     "keras",
-    *(
-        f"keras.{name}"
-        for name in (
-            "activations",
-            "constraints",
-            "dtype_policies",
-            "initializers",
-            "layers",
-            "losses",
-            "metrics",
-            "models",
-            "ops",
-            "quantizers",
-            "random",
-            "regularizers",
-        )
-    ),
+    "keras.activations",
+    "keras.constraints",
+    "keras.dtype_policies",
+    "keras.initializers",
+    "keras.layers",
+    "keras.losses",
+    "keras.metrics",
+    "keras.models",
+    "keras.ops",
+    "keras.quantizers",
+    "keras.random",
+    "keras.regularizers",
 )
 FUNCTION_MODULES = (
     "builtins",
@@ -70,7 +67,7 @@ def check_config(config, custom_objects=None):
     builds the model, and after it has imported modules.
 
     Args:
-        config: dict, a serialised model.
+        config: dict, a serialized model.
         custom_objects: dict of names and classes or functions.
 
     Returns:

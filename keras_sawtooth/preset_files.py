@@ -23,11 +23,11 @@ FILES = (CONFIG, WEIGHTS, METADATA)
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def load(directory, root, label, custom_objects=None):
+def load_preset(directory, root, label, custom_objects=None):
     """Load the model of a preset, after checks of all of its files.
 
     Args:
-        directory, root, label, custom_objects: see `check`.
+        directory, root, label, custom_objects: see `check_preset`.
 
     Returns:
         The model, uncompiled.
@@ -37,12 +37,12 @@ def load(directory, root, label, custom_objects=None):
         ValueError: if the preset is damaged, asks for what is not allowed, or
             does not fit its weights.
     """
-    config, objects = check(directory, root, label, custom_objects)
+    config, objects = check_preset(directory, root, label, custom_objects)
     with errors_naming(label):
         return _build(config, directory / WEIGHTS, objects)
 
 
-def check(directory, root, label, custom_objects=None):
+def check_preset(directory, root, label, custom_objects=None):
     """Check the files of a preset.
 
     Args:
@@ -54,6 +54,12 @@ def check(directory, root, label, custom_objects=None):
 
     Returns:
         Pair of the config, a dict, and a dict of the registered objects in it.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ImportError: if it needs KerasHub, which is not installed.
+        ValueError: if the preset is damaged, asks for what is not allowed, or is not
+            of the size of its weights.
     """
     with errors_naming(label):
         check_files(directory, root)
@@ -90,7 +96,7 @@ def check_files(directory, root, files=FILES):
                 f"{', '.join(files)}."
             )
         if not path.is_file():
-            raise ValueError(f"{name!r} is no regular file.")
+            raise ValueError(f"{name!r} is not a regular file.")
         inside = pathlib.Path(os.path.realpath(path))
         if not inside.is_relative_to(os.path.realpath(root)):
             raise ValueError(f"{name!r} leads out of the preset, to {str(inside)!r}.")
@@ -108,7 +114,7 @@ def read_json(path):
             path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates
         )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name!r} is no valid JSON file. {error}") from error
+        raise ValueError(f"{path.name!r} is not a valid JSON file. {error}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path.name!r} must hold a JSON object. Received: {type(content).__name__}"

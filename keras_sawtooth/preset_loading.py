@@ -1,6 +1,6 @@
 """`from_preset`: the model of a preset, by its handle."""
 
-from keras_sawtooth.preset_files import load
+from keras_sawtooth.preset_files import load_preset
 from keras_sawtooth.preset_handles import locate
 
 
@@ -38,4 +38,4 @@ def from_preset(handle, custom_objects=None):
     True
     """
     directory, root = locate(handle)
-    return load(directory, root, f"preset {str(handle)!r}", custom_objects)
+    return load_preset(directory, root, f"preset {str(handle)!r}", custom_objects)

@@ -15,7 +15,7 @@ from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import METADATA
 from keras_sawtooth.preset_files import WEIGHTS
-from keras_sawtooth.preset_files import load
+from keras_sawtooth.preset_files import load_preset
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_handles import built_in_presets
@@ -30,7 +30,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
     """Save a model as a preset: a directory with its config and weights.
 
     Writes `config.json`, `model.weights.h5` and `metadata.json`, as Keras and KerasHub
-    do. The preset is uncompiled and has no optimiser state; the model stays as it is.
+    do. The preset is uncompiled and has no optimizer state; the model stays as it is.
     Loaded, the layers are in the phase that they have now. `from_preset` loads the
     directory, and so does `keras.saving.load_model`.
 
@@ -50,7 +50,8 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
     Raises:
         FileExistsError: if there are files in the directory, and `overwrite` is false
             or they are not those of a preset.
-        TypeError: if `model` is no model, or `metadata` no dict of JSON data.
+        TypeError: if `model` is not a `keras.Model`, or `metadata` not a dict of JSON
+            data.
         ValueError: if the model is not built, or what was written cannot be loaded: a
             custom class is not registered, say, or a weight is NaN.
 
@@ -83,7 +84,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
         # Here, because scopes of custom objects hold in this thread only.
         objects = check_config(read_json(draft / CONFIG))
         label = f"preset in {str(directory)!r}"
-        leaving_no_trace(load, draft, draft, label, objects)
+        leaving_no_trace(load_preset, draft, draft, label, objects)
 
 
 def check_target(directory, overwrite):
@@ -184,7 +185,7 @@ def _write(model, draft, metadata):
     (draft / CONFIG).write_text(json.dumps(without_compilation(config)))
     optimizers = [trainer.optimizer for trainer in compiled_models(model)]
     if any(optimizer is not None for optimizer in optimizers):
-        # Keras writes the state of optimisers with the weights.
+        # Keras writes the state of optimizers with the weights.
         (draft / WEIGHTS).unlink()
         keras.saving.save_weights(model, draft / WEIGHTS, objects_to_skip=optimizers)
     written = json.loads((draft / METADATA).read_text())
@@ -199,7 +200,7 @@ def _check_metadata(metadata):
         return {}
     try:
         if not isinstance(metadata, dict):
-            raise TypeError("It is no dict.")
+            raise TypeError("It is not a dict.")
         if not all(isinstance(name, str) for name in metadata):
             raise TypeError("Its keys must be strings.")
         # A copy, and what a reader of the file will see.

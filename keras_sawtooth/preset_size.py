@@ -8,6 +8,7 @@ import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import keras
 
 # Weights that no file holds: seeds, low-rank updates, and states of layers. In bytes.
@@ -21,7 +22,7 @@ def check_size(config, paths, custom_objects):
     """Refuse a model that is larger than its weights files.
 
     Args:
-        config: dict, a serialised model that was checked already.
+        config: dict, a serialized model that was checked already.
         paths: list of the paths of its weights files.
         custom_objects: dict of what the config refers to.
 
@@ -44,7 +45,7 @@ def leaving_no_trace(function, *arguments):
     # Layers without a seed draw one.
     state = random.getstate()
     try:
-        # Keras lists names, and variables to be initialised, by thread.
+        # Keras lists names, and variables to be initialized, by thread.
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(function, *arguments).result()
     finally:
@@ -53,21 +54,18 @@ def leaving_no_trace(function, *arguments):
 
 def count_bytes(path):
     """Size of the arrays in an HDF5 file that hides nothing, without its holes."""
-    # Keras brings it along; only files need it.
-    import h5py
-
     stored, seen, groups = 0, set(), []
     size = path.stat().st_size
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path.name!r} is no valid HDF5 file. {error}") from error
+        raise ValueError(f"{path.name!r} is not a valid HDF5 file. {error}") from error
     with file:
         groups.append(file)
         while groups:
             group = groups.pop()
             for name in group:
-                item = _item(h5py, group, name)
+                item = _item(group, name)
                 address = h5py.h5o.get_info(item.id).addr
                 if address in seen:
                     raise ValueError(f"{path.name!r} holds {item.name!r} twice.")
@@ -110,7 +108,7 @@ def _bytes_on_disk(path):
     return found
 
 
-def _item(h5py, group, name):
+def _item(group, name):
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise ValueError(
@@ -139,14 +137,14 @@ def _stored_bytes(dataset):
 
 
 class _Trial(keras.StatelessScope):
-    """Variables without values. Their initialisers must not run where they are big."""
+    """Variables without values. Their initializers must not run where they are big."""
 
     def __init__(self, limit):
         super().__init__(initialize_variables=False)
         self.limit = limit
 
     def get_current_value(self, variable):
-        # A layer that reads its variables in `build` has them initialised.
+        # A layer that reads its variables in `build` has them initialized.
         if _bytes_of(variable) > self.limit:
             raise ValueError(
                 f"Its config describes the variable {variable.path!r} of shape "
@@ -163,7 +161,8 @@ def _describe(config, limit, custom_objects):
         )
         if not isinstance(model, keras.Model):
             raise ValueError(
-                f"Its config describes no model. Received: {type(model).__name__}"
+                "Its config does not describe a model. "
+                f"Received: {type(model).__name__}"
             )
         if not model.built:
             raise ValueError(

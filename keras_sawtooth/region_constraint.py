@@ -1,7 +1,6 @@
 """`RegionConstraint`: one learnable sawtooth function for every channel."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sawtooth import hot_path
@@ -9,9 +8,10 @@ from keras_sawtooth import layer_phase
 from keras_sawtooth import phase_files
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_choice
+from keras_sawtooth.arguments import check_domain
 from keras_sawtooth.arguments import check_integer
-from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
@@ -31,16 +31,16 @@ def _default(value, default):
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class RegionConstraint(keras.layers.Layer):
-    """Learnable piecewise-linear function with `2 ** depth` pieces a channel.
+    """Learnable piecewise-linear function with `2 ** depth` pieces per channel.
 
-    Acts on the last axis of its input, like an activation function: put it
-    behind `Dense`, `Conv2D` or `EinsumDense`, or straight on input features.
+    Acts on the last axis of its input, like an activation function: put it after
+    `Dense`, `Conv2D` or `EinsumDense`, or straight on input features.
 
     Constrained, channel c computes
     `slope * z + sum_i s_i W_i((z - low) / (high - low))`, where the waves `W_i`
     are composed triangles. Whatever the peaks of the triangles are, the function
     has exactly `2 ** depth` linear pieces on the domain. Outside of it the outermost
-    pieces go on, with slopes that are trained. Trained are `peak_logits`,
+    pieces continue, with slopes that are trained. Trained are `peak_logits`,
     `amplitude`, `tail_slopes` and `slope`.
 
     After `release()` the same function is a ReLU network of width 4 and depth
@@ -48,7 +48,7 @@ class RegionConstraint(keras.layers.Layer):
     `relu_input_bias`, `relu_kernel`, `relu_bias`, `relu_output_kernel`,
     `relu_tail_slopes` and `slope`. Nothing holds the pieces in place any more.
 
-    The starting values suit standardised pre-activations: a channel starts as a line
+    The starting values suit standardized pre-activations: a channel starts as a line
     that bends around the middle of the domain, with a slope of about 0.75 on one side
     and 0.25 on the other.
 
@@ -61,16 +61,16 @@ class RegionConstraint(keras.layers.Layer):
             or concave on the domain and close to a smooth one. `"free"` starts
             at the same values and trains every scale by itself.
         tails: `"free"` or `"line"`. What the function is outside of the domain.
-            `"free"`: the outermost pieces go on (with free scales, those of the tied
-            function with the same peaks and `s_0`), and two numbers a channel, which
-            start at zero, bend them. `"line"`: it is `slope * z`, and so the pieces
-            of a channel without a slope end with the domain.
+            `"free"`: the outermost pieces continue (with free scales, those of the tied
+            function with the same peaks and `s_0`), and two numbers per channel, which
+            start at zero, bend them. `"line"`: it is `slope * z`, and so the pieces of
+            a channel without a slope end with the domain.
         constrained: bool. `False` starts in the released phase.
         margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
         relu_rate: float from 1e-6 to 1e6. The ReLU weights of the released phase are
             stored divided by this number (`relu_bias`: of layer i, also by `4 ** -i`,
             the size of its neurons). The function is several times more
-            sensitive to them than to the peaks; this way an optimiser with
+            sensitive to them than to the peaks; this way an optimizer with
             steps of a given size (Adam, Lion) moves them by `relu_rate` times
             the learning rate.
         peak_initializer: initializer of `peak_logits`. Defaults to `RandomPeaks()`,
@@ -141,31 +141,15 @@ class RegionConstraint(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
-        self.domain = check_interval("domain", domain)
-        low, high = np.array(self.domain, self._evaluated_dtype)
-        smallest = np.finfo(low.dtype).tiny
-        with np.errstate(all="ignore"):
-            # What is smaller, XLA takes for zero. An eighth is the starting amplitude.
-            narrow, wide = (high - low) / 8 < smallest, 1 / (high - low) < smallest
-        if narrow or wide:
-            raise ValueError(
-                f"`domain` is too {'narrow' if narrow else 'wide'} for "
-                f"{self._evaluated_dtype}: take other units for the input. "
-                f"Received: domain={domain!r}"
-            )
+        self.domain = check_domain(domain, self._evaluated_dtype)
         if self.dtype_policy.quantization_mode is not None:
             raise ValueError(
-                "`RegionConstraint` has no products that could be quantised. "
+                "`RegionConstraint` has no products that could be quantized. "
                 f"Received: dtype={self.dtype_policy.name!r}"
             )
         self.scale_mode = check_choice("scales", scales, ("tied", "free"))
         self.tail_mode = check_choice("tails", tails, ("free", "line"))
-        if not isinstance(constrained, (bool, np.bool_)):
-            raise ValueError(
-                "`constrained` must be a boolean. "
-                f"Received: constrained={constrained!r}"
-            )
-        self.constrained = bool(constrained)
+        self.constrained = check_boolean("constrained", constrained)
         self.margin = check_number("margin", margin, MIN_MARGIN, 0.5)
         self.relu_rate = check_number("relu_rate", relu_rate, 1e-6, 1e6)
         get = keras.initializers.get
@@ -281,8 +265,9 @@ class RegionConstraint(keras.layers.Layer):
 
     def _tails(self, peaks, scales, tail_slopes):
         if self.scale_mode == "free":
-            # Free scales would make the outermost pieces steeper by `2 ** depth` than
-            # an optimiser's steps are long. The tied ones start at the same values.
+            # With the free scales themselves, one optimizer step could change the slope
+            # of a tail by about `2 ** depth` times the length of the step. The tied
+            # ones start at the same values.
             scales = sawtooth.tied_scales(scales[0], peaks)
         tails = sawtooth.continuing_tails(peaks, scales, self.domain)
         return tails + self._evaluated(tail_slopes)
@@ -340,9 +325,9 @@ class RegionConstraint(keras.layers.Layer):
     def release(self):
         """Turn the layer into the same function with free ReLU weights.
 
-        Swaps the variables of the layer, as `Dense.enable_lora` does. Models and
-        optimisers do not know of it, nor does `model.parameters()` on torch: use
-        `keras_sawtooth.release(model)` there, or compile the model again.
+        Replaces the layer's variables. As after `Dense.enable_lora`, models, optimizers
+        and, on torch, `model.parameters()` keep the old ones: use
+        `keras_sawtooth.release(model)`, or compile the model again.
 
         Raises:
             ValueError: if the layer is not built, or was released before.
@@ -406,10 +391,10 @@ class RegionConstraint(keras.layers.Layer):
         phase_files.load(self, store)
 
     def quantize(self, mode=None, type_check=True, config=None):
-        # Keras turns this error into a warning and goes on.
+        # Keras turns this error into a warning and continues.
         raise NotImplementedError(
             f"Layer {self.name!r} stays in {self.variable_dtype}: "
-            "`RegionConstraint` has no products that could be quantised."
+            "`RegionConstraint` has no products that could be quantized."
         )
 
     def compute_output_shape(self, input_shape):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.pieces import NARROWEST
 from keras_sawtooth.pieces import SMALLEST_BEND
@@ -31,7 +32,7 @@ class LinearRegions(NamedTuple):
     def __call__(self, z):
         """Value at `z`, which should lie between the outermost breakpoints.
 
-        Farther out the outermost pieces go on, and the layer may do otherwise: ask
+        Farther out the outermost pieces continue, and the layer may do otherwise: ask
         `linear_regions` for a larger `interval`.
         """
         piece = np.searchsorted(self.breakpoints[1:-1], z)
@@ -41,8 +42,8 @@ class LinearRegions(NamedTuple):
 def linear_regions(layer, channel=0, interval=None):
     """Linear pieces of one channel's function on an interval.
 
-    Constrained, the breakpoints follow from the peaks by bisection; there are
-    `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
+    Constrained, the breakpoints follow from the peaks by recursive subdivision; there
+    are `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
     traversal of the ReLU network, neuron by neuron. Nothing is sampled. There, pieces
     narrower than 2e-6 of the domain (in float64, 1e-12) are dropped, because they stem
     from rounded weights. So are true pieces that are as narrow, as they are from depth
@@ -71,7 +72,7 @@ def linear_regions(layer, channel=0, interval=None):
     >>> linear_regions(layer, channel=2).slopes.shape
     (8,)
 
-    The outermost pieces go on as long as `tail_slopes` are zero.
+    The outermost pieces continue as long as `tail_slopes` are zero.
 
     >>> linear_regions(layer, channel=2, interval=(-3, 3)).slopes.shape
     (8,)
@@ -81,15 +82,7 @@ def linear_regions(layer, channel=0, interval=None):
     """
     layer = _region_constraint(layer)
     channels = layer.slope.shape[0]
-    if (
-        isinstance(channel, bool)
-        or not isinstance(channel, (int, np.integer))
-        or not -channels <= channel < channels
-    ):
-        raise ValueError(
-            f"`channel` must be an index into {channels} channels. "
-            f"Received: channel={channel!r}"
-        )
+    channel = check_integer("channel", channel, -channels, channels - 1)
     low, high = layer.domain
     left, right = (
         layer.domain if interval is None else check_interval("interval", interval)
@@ -181,10 +174,10 @@ def _region_constraint(layer):
 
 
 def _joined(parts, rounding):
-    """The pieces of neighbouring intervals; one goes on if it hardly bends there.
+    """The pieces of neighboring intervals; one continues if it hardly bends there.
 
     `parts` has the slopes of the lines as well, for the size of what is rounded:
-    released, the outermost pieces go on up to the rounding of the weights.
+    released, the outermost pieces continue up to the rounding of the weights.
     """
     line, whole = parts[0]
     for next_line, part in parts[1:]:
@@ -249,7 +242,7 @@ def _line_slopes(layer):
     if layer.tail_mode == "line":
         return np.stack([slope, slope, slope])
     if layer.constrained:
-        # In float64 the outermost pieces go on without a bend.
+        # In float64 the outermost pieces continue without a bend.
         peaks = _to_numpy(layer.peaks)
         first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
         scales = tied_scales(first, peaks)

@@ -10,11 +10,11 @@ def release(model):
     """Release every constrained layer of a model, and keep its function.
 
     Finds `RegionConstraint` and `SawtoothDense` at any depth of nesting. If the
-    model is compiled, its optimiser is replaced by one for the new variables,
+    model is compiled, its optimizer is replaced by one for the new variables,
     which keeps the class, the step count, the learning rate and the state of all
     variables that stay; the compiled training, test and prediction functions are
-    made anew. Training goes on with `fit` as if nothing had happened. If you hold the
-    optimiser in a variable, take `model.optimizer` from now on.
+    rebuilt. Training continues with `fit` as if nothing had happened. If you hold the
+    optimizer in a variable, take `model.optimizer` from now on.
 
     Args:
         model: a built `keras.Model`; of nested models, the outermost one that is
@@ -25,9 +25,9 @@ def release(model):
         does not call will start in the released phase.
 
     Raises:
-        TypeError: if `model` is no model.
+        TypeError: if `model` is not a `keras.Model`.
         ValueError: if there is nothing to release, the model is not built, or the
-            optimiser cannot be copied. The model is unchanged then.
+            optimizer cannot be copied. The model is unchanged then.
 
     Example:
 

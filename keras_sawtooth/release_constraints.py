@@ -1,4 +1,9 @@
-"""`ReleaseConstraints`: from constrained to free training inside `fit`."""
+"""`ReleaseConstraints`: from constrained to free training inside `fit`.
+
+`BackupAndRestore` puts two dicts on `model.history` for `ReleaseConstraints`:
+`restored`, the logged values from before the crash by name, and `directions`, "min" or
+"max" by monitored name. `ReleaseConstraints` writes `directions`, too, for the backups.
+"""
 
 import warnings
 
@@ -24,8 +29,8 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     The constrained phase ends at the start of `epoch`, or once `monitor` has not
     improved by `min_delta` for `patience` epochs: when `keras.callbacks.EarlyStopping`
-    with these arguments would stop, the layers are released and the training goes on.
-    NaN is no improvement. After that the callback does nothing, also in later `fit`
+    with these arguments would stop, the layers are released and the training continues.
+    NaN is not an improvement. After that the callback does nothing, also in later `fit`
     calls. From its first `fit` on, `model.load_weights` and `model.set_weights` follow
     the phase of what they load, as `keras_sawtooth.load_weights` does.
 
@@ -53,7 +58,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
             `monitor` are given; at the start of training, if the model holds no
-            `SawtoothDense` or `RegionConstraint`, or its optimiser cannot be
+            `SawtoothDense` or `RegionConstraint`, or its optimizer cannot be
             copied; at the end of the first epoch, if `monitor` is not in its
             logs. A validation metric may come later (`validation_freq`): then
             there is a warning.
@@ -194,12 +199,12 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         warnings.warn(
             f"The training has ended, and the layers of {self.model.name!r} are still "
             f"constrained: {reason}. `keras_sawtooth.release(model)` releases them "
-            "between two trainings; `fit(..., initial_epoch=...)` goes on counting.",
+            "between two trainings; `fit(..., initial_epoch=...)` continues to count.",
             stacklevel=2,
         )
 
     def _replay(self, late=False):
-        """See again what a training that goes on from a backup has seen before."""
+        """See again what a training that continues from a backup has seen before."""
         if not self._replayed and self.epoch is None:
             history = getattr(self.model, "history", None)
             past = getattr(history, "restored", {}).get(self.monitor, [])
@@ -230,7 +235,7 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self.best = None
         history = getattr(self.model, "history", None)
         if history is not None:
-            # For a training that goes on from a backup: metrics that are not built
+            # For a training that continues from a backup: metrics that are not built
             # yet have no direction.
             direction = "min" if self.monitor_op is ops.less else "max"
             # Several callbacks may wait, each for its own metric.

@@ -181,7 +181,7 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
         z: tensor `(..., channels)`.
         blocks: `ReluBlocks`.
         slopes: tensor `(1, channels)` or `(3, channels)`, as in `sawtooth`.
-        domain: pair of floats; `z` is normalised to it as in `sawtooth`.
+        domain: pair of floats; `z` is normalized to it as in `sawtooth`.
         fold: function like `unrolled`.
 
     Returns:
@@ -195,8 +195,8 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
     >>> float(relu_network(z, blocks, ops.zeros((1, 1)), (0.0, 1.0))[0, 0])
     0.4375
     """
-    u = sawtooth.normalise(z, domain)
-    # No matrix products: 16 fused multiply-adds a layer vectorise over the
+    u = sawtooth.normalize(z, domain)
+    # No matrix products: 16 fused multiply-adds a layer vectorize over the
     # channels, small matrix products do not.
     hidden = tuple(
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)

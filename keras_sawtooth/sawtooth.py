@@ -64,7 +64,7 @@ def tied_scales(amplitude, peaks):
     return ops.stack(scales)
 
 
-def normalise(z, domain):
+def normalize(z, domain):
     """Map `z` affinely so that `domain` becomes `[0, 1]`.
 
     At both ends of the domain the derivative is zero: there the line of `bent_line`
@@ -92,7 +92,7 @@ def waves(u, peaks, triangle=triangle):
     teeth on `[0, 1]`, and all waves are zero outside it.
 
     Args:
-        u: tensor `(..., channels)`, the normalised input.
+        u: tensor `(..., channels)`, the normalized input.
         peaks: tensor `(depth, channels)`.
         triangle: function `(w, peak)`, where another one than `triangle` has the
             same values.
@@ -138,14 +138,14 @@ def bent_line(z, slopes, domain):
     if slopes.shape[0] == 1:
         return line
     low, high = domain
-    # At the ends the derivative is that of the outside, see `normalise`.
+    # At the ends the derivative is that of the outside, see `normalize`.
     left = ops.where(z <= low, low - z, 0)
     right = ops.where(z >= high, z - high, 0)
     return line + slopes[1] * left + slopes[2] * right
 
 
 def continuing_tails(peaks, scales, domain):
-    """Bends of a line with which the outermost pieces go on outside of the domain.
+    """Bends of a line with which the outermost pieces continue outside of the domain.
 
     On the first piece of `sum_i s_i W_i` every wave rises, `W_i = u / (a_0 ... a_i)`,
     and on the last one it falls as `(1 - u) / ((1 - a_0) a_1 ... a_i)`.
@@ -158,7 +158,7 @@ def continuing_tails(peaks, scales, domain):
     Returns:
         Tensor `(2, channels)`, the last two rows of the `slopes` of `sawtooth`.
 
-    Example: the tent `0.5 - abs(z)` goes on below zero.
+    Example: the tent `0.5 - abs(z)` continues below zero.
 
     >>> peaks, scales = ops.full((1, 1), 0.5), ops.full((1, 1), 0.5)
     >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]
@@ -202,6 +202,6 @@ def sawtooth(z, peaks, scales, slopes, domain, triangle=triangle):
     """
     depth = scales.shape[0]
     result = bent_line(z, slopes, domain)
-    for i, wave in enumerate(waves(normalise(z, domain), peaks[:depth], triangle)):
+    for i, wave in enumerate(waves(normalize(z, domain), peaks[:depth], triangle)):
         result = result + scales[i] * wave
     return result

@@ -19,9 +19,9 @@ class SawtoothDense(keras.layers.Dense):
 
     Args:
         units: positive int. Size of the output.
-        depth: int. Number of triangles; a unit has `2 ** depth` pieces.
+        depth: int from 1 to 24. Number of triangles; a unit has `2 ** depth` pieces.
         domain: pair of floats. The interval of pre-activations that the pieces
-            cover. The default suits standardised inputs.
+            cover. The default suits standardized inputs.
         scales: `"tied"` or `"free"`, see `RegionConstraint`.
         tails: `"free"` or `"line"`, see `RegionConstraint`.
         constrained: bool. `False` starts in the released phase.
@@ -30,7 +30,7 @@ class SawtoothDense(keras.layers.Dense):
         use_bias: bool. Whether the product has a bias.
         kernel_initializer: initializer of the kernel. Defaults to
             `"lecun_normal"`, which gives standard normal pre-activations for
-            standardised inputs.
+            standardized inputs.
         margin, relu_rate, peak_initializer, amplitude_initializer,
         slope_initializer, tail_initializer, peak_regularizer,
         amplitude_regularizer, slope_regularizer, tail_regularizer,
@@ -135,7 +135,7 @@ class SawtoothDense(keras.layers.Dense):
         if not self.trainable:
             # The argument of the constructor does not reach layers inside.
             self.region_constraint.trainable = False
-        # `Model.quantize` passes by layers that hold layers, without a word.
+        # `Model.quantize` silently skips layers that hold layers.
         self.region_constraint.quantize = self.quantize
 
     @keras.layers.Dense.dtype_policy.setter
@@ -170,7 +170,7 @@ class SawtoothDense(keras.layers.Dense):
 
     @property
     def depth(self):
-        """Number of triangles a unit."""
+        """Number of triangles per unit."""
         return self.region_constraint.depth
 
     @property
@@ -213,13 +213,13 @@ class SawtoothDense(keras.layers.Dense):
         self._refuse_quantization(f"mode={mode!r}")
 
     def _refuse_quantization(self, received):
-        # Dense's quantised products end in `activation`, without the regions.
+        # Dense's quantized products end in `activation`, without the regions.
         raise ValueError(
-            f"Layer {self.name!r} cannot be quantised. Received: {received}. "
-            "Quantise a `Dense` layer and put a `RegionConstraint` behind it, or "
+            f"Layer {self.name!r} cannot be quantized. Received: {received}. "
+            "Quantize a `Dense` layer and put a `RegionConstraint` after it, or "
             "leave the layer out: `model.quantize(..., filters=lambda layer: not "
             "isinstance(layer, RegionConstraint))`. `model.quantize` may have "
-            "quantised layers in front of it: load the model again."
+            "quantized layers in front of it: load the model again."
         )
 
     def save_own_variables(self, store):

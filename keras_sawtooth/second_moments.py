@@ -33,7 +33,7 @@ def starting_velocities(optimizer, layer, gone, fresh):
         gone, fresh: lists of the variables that the layer has lost and gained.
 
     Returns:
-        List of pairs (fresh variable, tensor of its shape), empty if the optimiser has
+        List of pairs (fresh variable, tensor of its shape), empty if the optimizer has
         no second moments.
     """
     largest = _largest_velocity(optimizer, gone)

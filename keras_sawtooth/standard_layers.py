@@ -35,7 +35,7 @@ def to_standard_layers(model):
     The copy is for inference. It is not compiled: its file then loads on every
     backend, whatever the old model was trained with. It has the `trainable` flags of
     the old layers, LoRA is merged into the kernels of `SawtoothDense`, and
-    regularisers of peaks, amplitudes, slopes, tails and ReLU weights are left out.
+    regularizers of peaks, amplitudes, slopes, tails and ReLU weights are left out.
 
     Args:
         model: a built `keras.Sequential` or functional model, left as it is.
@@ -212,7 +212,7 @@ def _mask_errors(names):
         message = str(warning.message)
         if "mask" in message and any(f"'{name}'" in message for name in names):
             raise ValueError(
-                f"A mask reaches a sawtooth layer. {message} Layers that come behind "
+                f"A mask reaches a sawtooth layer. {message} Layers that come after "
                 "it would compute something else. `model.export` takes the model as "
                 "it is."
             )

@@ -10,7 +10,7 @@ from keras_sawtooth import relu_network
 def standard_network(region, inputs, name):
     """Apply the ReLU network that equals a `RegionConstraint`, in Keras' own layers.
 
-    The network has `depth` hidden layers of 4 neurons a channel. The normalisation of
+    The network has `depth` hidden layers of 4 neurons per channel. The normalization of
     the input is part of the first one.
 
     Args:
@@ -24,9 +24,7 @@ def standard_network(region, inputs, name):
     Reference:
         - Milkert et al., 2025, section 3.2.
     """
-    # In the dtype in which the layer evaluates; all others are too narrow.
-    wide = region.compute_dtype in ("float32", "float64")
-    dtype = region.compute_dtype if wide else "float32"
+    dtype = region._evaluated_dtype
     blocks = _blocks(region)
     # For more than one axis `...`, Keras reverses their sizes in the output's shape.
     between = tuple(inputs.shape[1:-1]) if len(inputs.shape) > 3 else ()
@@ -70,7 +68,7 @@ def standard_network(region, inputs, name):
         tails = np.stack(tails, axis=1)
         terms.append(dense("...cj,cj->...c", distance, tails, kind="tails"))
     outputs = layers.Add(dtype=dtype, name=f"{name}_add")(terms)
-    if not wide:
+    if region.compute_dtype != dtype:
         cast = layers.Identity(dtype=region.compute_dtype, name=f"{name}_cast")
         outputs = cast(outputs)
     return outputs
@@ -86,7 +84,7 @@ def _blocks(region):
 
 
 def _first_layer(blocks, low, high):
-    """Kernel and bias of the first layer for an input that is not normalised."""
+    """Kernel and bias of the first layer for an input that is not normalized."""
     kernel = blocks.input_kernel / (high - low)
     return kernel, blocks.input_bias - kernel * low
 

@@ -13,9 +13,9 @@ from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
-from keras_sawtooth.swap_choice import choose
+from keras_sawtooth.swap_choice import choose_layers
 from keras_sawtooth.swap_rewriter import Rewriter
-from keras_sawtooth.swap_table import table
+from keras_sawtooth.swap_table import replacement_table
 from keras_sawtooth.swap_weights import carry_weights
 from keras_sawtooth.swap_weights import check_copy
 
@@ -25,31 +25,30 @@ def replace_dense(
 ):
     """A copy of a model with `SawtoothDense` in place of its nonlinear dense layers.
 
-    The copy is to be trained: its units start as gently bent lines, whatever function
+    Train the copy before use: its units start as gently bent lines, whatever function
     the model had learned.
 
     Replaces every `Dense` with a nonlinear pointwise activation (relu, gelu, tanh,
     ...), also in nested models, in `TimeDistributed` and in layers and models of
     other classes that can be made from their `get_config()`. A replacement has the
-    name, units, dtype policy, regularisers and constraints of the old layer, and
+    name, units, dtype policy, regularizers and constraints of the old layer, and
     starts with its kernel and bias. All other layers are copied with their weights,
     such as linear, softmax and sigmoid heads, and whatever computes an output of a
     Sequential or functional model, as the range of its activation may matter. If the
-    model is compiled, so is the copy, with an optimiser of the same settings that
+    model is compiled, so is the copy, with an optimizer of the same settings that
     starts afresh; what does not decay there does not decay here. Second derivatives of
     the copy are zero, as those of relu: if the loss needs them, leave tanh and gelu as
     they are.
 
-    Where the configuration of a layer says no more of the dense layers in it than
-    their activation (`TransformerEncoder(activation="gelu")` of KerasHub), they stay
-    `Dense`, with a `RegionConstraint` as their activation. The same becomes of the
-    other `kinds`.
+    If a layer's config exposes only the activation of the dense layers inside it
+    (`TransformerEncoder(activation="gelu")` of KerasHub), they stay `Dense` and get a
+    `RegionConstraint` as activation. Layers of the other `kinds` keep their class, too.
 
     Args:
         model: a built `keras.Model`, left as it is. Of a functional model with a class
             of its own, the copy may be a plain functional model, see
             `keras.models.clone_model`.
-        depth: int. Number of triangles a unit, see `SawtoothDense`.
+        depth: int. Number of triangles per unit, see `SawtoothDense`.
         where: callable that takes a layer of the `kinds` in the model with a nonlinear
             pointwise activation, and returns whether to replace it. Defaults to all.
         verbose: 0 or 1. Whether to print a table of what was replaced.
@@ -68,10 +67,10 @@ def replace_dense(
             function of your own that is not registered. The copy is not compiled then.
 
     Raises:
-        TypeError: if `model` is no `keras.Model`, `where` no function, or a part of
-            the model cannot be made from its `get_config()`.
+        TypeError: if `model` is not a `keras.Model`, `where` not a function, or a part
+            of the model cannot be made from its `get_config()`.
         ValueError: if the model is not built, nothing is to be replaced, or a layer
-            to be replaced is quantised, has LoRA enabled, has its channels first, or
+            to be replaced is quantized, has LoRA enabled, has its channels first, or
             cannot be replaced by way of the configuration of what holds it.
 
     Example:
@@ -87,7 +86,7 @@ def replace_dense(
     ['SawtoothDense', 'Dense']
     """
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
-    chosen, left = choose(model, kinds, where)
+    chosen, left = choose_layers(model, kinds, where)
     rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
     with variable_scope(model), uncompiled(model):
         result, copies = _copy(model, rewriter)
@@ -110,7 +109,7 @@ def replace_dense(
         with variable_scope(model):
             _compile_like(model, result, pairs)
     if verbose:
-        print(table(replaced, left))
+        print(replacement_table(replaced, left))
     return result
 
 
@@ -141,7 +140,7 @@ def _check_arguments(model, kinds, where, arguments):
             f"`{name}` is that of the layer which is replaced, and no argument here. "
             f"Received: {name}={arguments[name]!r}"
         )
-    # Their errors quote the argument; behind `from_config` they would be wrapped.
+    # Their errors quote the argument; inside of `from_config` they would be wrapped.
     if keras.layers.Dense in kinds:
         SawtoothDense(1, **arguments)
     else:

@@ -99,7 +99,7 @@ def _known_values():
     yield _values(lambda x: x * keras.ops.sigmoid(1.702 * x))
 
 
-def choose(model, kinds, where):
+def choose_layers(model, kinds, where):
     """The layers of a model to replace.
 
     Args:
@@ -175,10 +175,10 @@ def _output_layers(model):
 
 def _refuse(layer):
     leave_out = f"leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
-    # Not every kind can have LoRA, or be quantised.
+    # Not every kind can have LoRA, or be quantized.
     lora = getattr(layer, "lora_enabled", False)
     if lora or getattr(layer, "quantization_mode", None) is not None:
-        state = "has LoRA enabled" if lora else "is quantised"
+        state = "has LoRA enabled" if lora else "is quantized"
         raise ValueError(
             f"Layer {layer.name!r} {state} and cannot be replaced. Replace it before, "
             f"or {leave_out}"
@@ -190,7 +190,7 @@ def _refuse(layer):
         )
     if not _channels_are_last(layer):
         raise ValueError(
-            f"The last axis of what layer {layer.name!r} computes is no axis of "
+            f"The last axis of what layer {layer.name!r} computes is not an axis of "
             "channels, and a `RegionConstraint` has one function for every channel of "
             f"the last axis. Make the model with channels last, or {leave_out}"
         )

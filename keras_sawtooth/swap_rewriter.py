@@ -19,7 +19,7 @@ class Rewriter:
     """Makes layers from those of a model, with the chosen activations replaced.
 
     A layer is made from its configuration. Where it holds chosen layers, the
-    configuration must say so: it holds a layer in serialised form, or an argument
+    configuration must say so: it holds a layer in serialized form, or an argument
     such as `activation` that ends as theirs.
 
     Args:
@@ -120,7 +120,7 @@ class Rewriter:
         return {**value, "config": self._rewritten(found[0], value["config"])}
 
     def _described_by(self, layer, value):
-        """The layers inside `layer` that this dict may be the serialised form of."""
+        """The layers inside `layer` that this dict may be the serialized form of."""
         if not {"class_name", "config"} <= set(value):
             return []
         return [

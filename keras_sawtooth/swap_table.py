@@ -3,7 +3,7 @@
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 
-def table(replaced, left):
+def replacement_table(replaced, left):
     """Aligned lines: every layer, what it was, what it is, and its parameters.
 
     Args:

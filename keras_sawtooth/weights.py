@@ -21,10 +21,10 @@ from keras_sawtooth.phase_files import collect_followers
 
 
 def load_weights(model, filepath, skip_mismatch=False, **kwargs):
-    """Load a weights file in whatever phase it is, whole or not at all.
+    """Load a weights file of either phase, whole or not at all.
 
     Does what `model.load_weights` does, and more: layers change to the phase that they
-    have in the file, and the optimiser of a compiled model is replaced by one for the
+    have in the file, and the optimizer of a compiled model is replaced by one for the
     new variables before its state is loaded. If anything fails, the model is what it
     was before.
 
@@ -40,7 +40,7 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TypeError: if `model` is no model.
+        TypeError: if `model` is not a `keras.Model`.
         ValueError: if the file is damaged, belongs to another model, or holds NaN
             values.
 
@@ -77,7 +77,7 @@ def _load_weights(model, filepath, kwargs):
     try:
         with undone_on_failure(model, variables):
             # Once for the layers, which may change their phase. Keras would skip the
-            # state of optimisers that are still for the variables from before.
+            # state of optimizers that are still for the old variables.
             for trainer, _ in optimizers:
                 trainer.optimizer = None
             with collect_followers() as followers:
@@ -90,7 +90,7 @@ def _load_weights(model, filepath, kwargs):
             if optimizers:
                 for trainer, optimizer in optimizers:
                     if optimizer is not None:
-                        _build_optimizer(trainer, anew=bool(followers))
+                        _build_optimizer(trainer, rebuild=bool(followers))
                 load(model, filepath, **kwargs)
             refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
@@ -104,19 +104,19 @@ def _load_weights(model, filepath, kwargs):
     return followers
 
 
-def _build_optimizer(trainer, anew):
+def _build_optimizer(trainer, rebuild):
     optimizer = trainer.optimizer
-    # When Keras loads a model, layers may change their phase behind its back.
+    # When Keras loads a model, layers may change their phase unnoticed by it.
     if optimizer.built and not is_stale(optimizer, trainer):
         return
-    if optimizer.built or anew:
+    if optimizer.built or rebuild:
         # After a failure, it is still for the old variables.
         set_optimizer(trainer, copy_optimizer(optimizer))
     trainer.optimizer.build(trainer.trainable_variables)
 
 
 def set_weights(model, weights):
-    """Set the weights of a model from a list, in whatever phase they are.
+    """Set the weights of a model from a list, of either phase.
 
     Does what `model.set_weights` does; layers whose weights in the list are of the
     other phase are released or constrained first, and a warning says so.

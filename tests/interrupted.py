@@ -1,7 +1,7 @@
 """A training to be killed: `python interrupted.py DIRECTORY RELEASE [POINT]`.
 
 RELEASE is "epoch" or "plateau". POINT names the moment at which the process sends
-itself SIGKILL; without one it writes its weights and optimiser to `result.npz`.
+itself SIGKILL; without one it writes its weights and optimizer to `result.npz`.
 """
 
 import os

@@ -15,7 +15,7 @@ BATCH, UNITS = 1024, 256
 
 
 def forward_text(layer):
-    """The optimised program of a layer's forward pass on `(BATCH, UNITS)`."""
+    """The optimized program of a layer's forward pass on `(BATCH, UNITS)`."""
     import keras
     import numpy as np
 
@@ -34,7 +34,7 @@ def forward_text(layer):
 
 
 def gradient_text(layer, shape):
-    """The optimised program of a layer's gradient in its variables, on JAX."""
+    """The optimized program of a layer's gradient in its variables, on JAX."""
     import jax
     import numpy as np
 

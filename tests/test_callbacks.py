@@ -170,7 +170,7 @@ def test_training_goes_on_from_a_checkpoint(phase, epoch, tmp_path):
     whole = keras.models.load_model(tmp_path / f"{epoch}.keras")
     assert whole.layers[0].constrained is (phase == "constrained")
     whole.run_eagerly = True
-    # A file of weights holds the optimiser's, too; Keras wants both built before.
+    # A file of weights holds the optimizer's, too; Keras wants both built before.
     fresh = build()
     if phase == "released":
         ks.release(fresh)

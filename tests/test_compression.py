@@ -1,4 +1,4 @@
-"""Quantisation and LoRA, in both phases."""
+"""Quantization and LoRA, in both phases."""
 
 import keras
 import numpy as np
@@ -18,38 +18,38 @@ import keras_sawtooth as ks
 
 pytestmark = [
     pytest.mark.workflow("compression"),
-    # Keras warns of every layer that has nothing to be quantised.
+    # Keras warns of every layer that has nothing to be quantized.
     pytest.mark.filterwarnings("ignore:Layer InputLayer does not"),
 ]
 each_phase = pytest.mark.parametrize("phase", PHASES)
 
 
-# Quantisation
+# Quantization
 
 
 @pytest.mark.parametrize("policy", ["int8_from_float32", "float8_from_float32"])
-def test_quantised_policies_are_refused(policy):
-    with pytest.raises(ValueError, match=rf"cannot be quantised.*{policy}"):
+def test_quantized_policies_are_refused(policy):
+    with pytest.raises(ValueError, match=rf"cannot be quantized.*{policy}"):
         ks.SawtoothDense(2, dtype=policy)
     layer = ks.SawtoothDense(2)
-    with pytest.raises(ValueError, match=rf"cannot be quantised.*{policy}"):
+    with pytest.raises(ValueError, match=rf"cannot be quantized.*{policy}"):
         layer.dtype_policy = policy
     assert layer.dtype_policy.name == "float32"
 
 
 @each_phase
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
-def test_a_sawtooth_dense_refuses_quantisation(mode, phase):
+def test_a_sawtooth_dense_refuses_quantization(mode, phase):
     model = trained(plain, phase, keep=False)
     x, _ = data()
     before = to_numpy(model(x))
     for quantize in (model.layers[1].quantize, model.quantize):
-        with pytest.raises(ValueError, match=r"cannot be quantised.*filters="):
+        with pytest.raises(ValueError, match=r"cannot be quantized.*filters="):
             quantize(mode)
         np.testing.assert_array_equal(to_numpy(model(x)), before)
 
 
-def test_the_refusal_says_that_layers_before_it_may_be_quantised():
+def test_the_refusal_says_that_layers_before_it_may_be_quantized():
     model = keras.Sequential(
         [keras.Input((5,)), layers.Dense(4), ks.SawtoothDense(4), layers.Dense(1)]
     )
@@ -61,7 +61,7 @@ def test_the_refusal_says_that_layers_before_it_may_be_quantised():
 
 @each_phase
 def test_the_advice_of_the_error_works(phase):
-    """The rest of a model is quantised where SawtoothDense is left out."""
+    """The rest of a model is quantized where SawtoothDense is left out."""
     model = trained(plain, phase, keep=False)
     x, _ = data()
     before = to_numpy(model(x))
@@ -75,7 +75,7 @@ def test_the_advice_of_the_error_works(phase):
 
 
 @each_phase
-def test_a_region_constraint_stays_wide_behind_a_quantised_dense(phase, tmp_path):
+def test_a_region_constraint_stays_wide_behind_a_quantized_dense(phase, tmp_path):
     def build(constrained=True):
         x = keras.Input((5,))
         hidden = ks.RegionConstraint(constrained=constrained)(layers.Dense(16)(x))

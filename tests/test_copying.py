@@ -96,7 +96,7 @@ def test_a_copy_is_equal_and_independent(way, phase):
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_a_copy_of_a_compiled_model_goes_on_training_alike(way, phase):
-    """With the optimiser and its state, as with any Keras model."""
+    """With the optimizer and its state, as with any Keras model."""
     x, y = data()
     model = trained(phase)
     copied = COPIES[way](model)

@@ -381,8 +381,8 @@ def test_nan_in_a_layer_of_keras_is_refused_too(tmp_path):
         np.testing.assert_array_equal(value, before)
 
 
-def test_the_optimisers_state_is_part_of_the_transaction(tmp_path):
-    """The layers are released already when the optimiser's state turns out bad."""
+def test_the_optimizers_state_is_part_of_the_transaction(tmp_path):
+    """The layers are released already when the optimizer's state turns out bad."""
     source = trained(build, "released")
     source.save_weights(tmp_path / "m.weights.h5")
 

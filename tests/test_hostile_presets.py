@@ -64,7 +64,7 @@ def layer(config, index):
 def test_a_file_that_is_none(kind, name, preset, tmp_path):
     path = preset / name
     path.rename(tmp_path / "moved")
-    message, error = "is (a symbolic link to|no regular file|no valid)", ValueError
+    message, error = "is (a symbolic link to|not a (regular file|valid))", ValueError
     if kind == "missing":
         message, error = "no file", FileNotFoundError
     elif kind == "link":
@@ -84,15 +84,15 @@ def test_a_link_to_the_directory_is_the_users_own(preset, tmp_path):
 
 
 BAD_JSON = {
-    "truncated": ('{"class_name": "Seq', "no valid JSON"),
+    "truncated": ('{"class_name": "Seq', "not a valid JSON"),
     "list": ("[1, 2]", "must hold a JSON object"),
     "number": ("3", "must hold a JSON object"),
-    "text": ("weights", "no valid JSON"),
-    "bytes": (b"\xff\xfe\x00", "no valid JSON"),
+    "text": ("weights", "not a valid JSON"),
+    "bytes": (b"\xff\xfe\x00", "not a valid JSON"),
     "twice": ('{"class_name": "A", "class_name": "B"}', "'class_name' occurs twice"),
-    "deep": ('{"a":' * 99999 + "1" + "}" * 99999, "no valid JSON|nested"),
+    "deep": ('{"a":' * 99999 + "1" + "}" * 99999, "not a valid JSON|nested"),
     "nested": ('{"a":' * 150 + "1" + "}" * 150, "nested more than 100"),
-    "digits": ('{"a": ' + "1" * 99999 + "}", "no valid JSON"),
+    "digits": ('{"a": ' + "1" * 99999 + "}", "not a valid JSON"),
     "large": ('{"a": "' + "b" * 2**24 + '"}', "bytes"),
 }
 
@@ -211,7 +211,7 @@ OBJECTS = {
         of("keras.layers", "GRU", {"units": 10**12, "stateful": 1}),
         "stateful",
     ),
-    "no model": (None, "describes no model"),
+    "no model": (None, "does not describe a model"),
 }
 PLACES = {
     "layer": lambda config, o: config["config"]["layers"].__setitem__(2, o),
@@ -370,7 +370,7 @@ for path in sys.argv[2:]:
         print(*str(error).splitlines())
     else:
         print("It loaded.")
-# Would initialise variables that were left over.
+# Would initialize variables that were left over.
 with keras.StatelessScope():
     pass
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)

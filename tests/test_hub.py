@@ -42,7 +42,7 @@ def backbone(**arguments):
     return SawtoothBackbone(4, **{"num_layers": 2, "hidden_dim": 3, **arguments})
 
 
-def randomised(model):
+def randomized(model):
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
     return model
@@ -62,7 +62,7 @@ PHASES = [True, False, [True, False]]
 
 @pytest.mark.parametrize("constrained", PHASES)
 def test_backbone(constrained, tmp_path):
-    model = randomised(backbone(**FULL, constrained=constrained))
+    model = randomized(backbone(**FULL, constrained=constrained))
     assert model.constrained == constrained
     model.save_to_preset(tmp_path / "preset")
     assert sorted(os.listdir(tmp_path / "preset")) == BACKBONE_FILES
@@ -87,7 +87,7 @@ def test_frozen_backbone(tmp_path):
 
 
 def test_what_a_backbone_computes():
-    model = randomised(backbone(residual=True, normalize_inputs=True))
+    model = randomized(backbone(residual=True, normalize_inputs=True))
     data = np.random.default_rng(1).normal(3, 2, size=(64, 4)).astype("float32")
     model.input_normalization.adapt(data)
     first, second = model.sawtooth_layers
@@ -158,7 +158,7 @@ def test_a_trained_task(trained, tmp_path):
     before = [to_numpy(v.value) for v in optimizer.variables]
     task.save_to_preset(tmp_path / "preset")
     assert sorted(os.listdir(tmp_path / "preset")) == TASK_FILES
-    # No state of the optimiser in the files, and all of it in the task.
+    # No state of the optimizer in the files, and all of it in the task.
     assert task.compiled and task.optimizer is optimizer
     for value, variable in zip(before, optimizer.variables, strict=True):
         np.testing.assert_array_equal(value, to_numpy(variable.value))
@@ -240,7 +240,7 @@ def test_keras_saves_tasks_too(trained, tmp_path):
 def test_presets_of_a_class(tmp_path, monkeypatch):
     assert set(SawtoothBackbone.presets) <= set(ks.presets)
     built_in = tmp_path / "built_in"
-    model = randomised(backbone())
+    model = randomized(backbone())
     model.save_to_preset(built_in / "sawtooth_hub")
     ks.save_to_preset(
         keras.Sequential([keras.Input((2,)), ks.SawtoothDense(2)]),
@@ -252,7 +252,7 @@ def test_presets_of_a_class(tmp_path, monkeypatch):
     metadata = SawtoothBackbone.presets["sawtooth_hub"]["metadata"]
     assert metadata["params"] == model.count_params()
     assert_same(model, SawtoothBackbone.from_preset("sawtooth_hub"))
-    with pytest.raises(ValueError, match="'Sequential', which is no backbone"):
+    with pytest.raises(ValueError, match="'Sequential', which is not a backbone"):
         SawtoothBackbone.from_preset("sawtooth_plain")
 
 

@@ -575,7 +575,7 @@ def test_shapes_without_channels_are_refused(shape):
         ks.RegionConstraint().build(shape)
 
 
-def test_quantised_policies_are_refused():
+def test_quantized_policies_are_refused():
     with pytest.raises(ValueError, match="dtype='int8_from_float32'"):
         ks.RegionConstraint(dtype="int8_from_float32")
 

@@ -1,4 +1,4 @@
-"""The optimiser's state across a release, value by value."""
+"""The optimizer's state across a release, value by value."""
 
 import gc
 import re
@@ -18,7 +18,7 @@ from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.second_moments import PROTECTED_STEPS
 from keras_sawtooth.second_moments import SENSITIVITY
 
-pytestmark = pytest.mark.workflow("optimisers")
+pytestmark = pytest.mark.workflow("optimizers")
 
 SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 100)
 OPTIMIZERS = {
@@ -182,7 +182,7 @@ def apply(optimizer, gradients, variables):
 
 @each_optimizer
 def test_variables_that_stay_train_as_if_there_were_no_release(name):
-    """Against the same optimiser on these variables alone, without a release.
+    """Against the same optimizer on these variables alone, without a release.
 
     The release falls after the first of three steps of an accumulation.
     """
@@ -209,7 +209,7 @@ def test_variables_that_stay_train_as_if_there_were_no_release(name):
     for a, (slot, b) in zip(slots, state(uninterrupted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7, err_msg=slot)
 
-    # The tolerance tells this from an optimiser that starts anew.
+    # The tolerance tells this from an optimizer that starts from zero.
     train_on_known_gradients(restarted, again, again, range(4, 10))
     differences = [
         np.abs(to_numpy(a.value) - to_numpy(b.value)).max()
@@ -528,7 +528,7 @@ def test_a_release_that_fails_halfway_changes_nothing(where, monkeypatch):
     ks.release(model)
 
 
-def test_the_optimiser_of_a_part_of_the_model_keeps_its_state(tmp_path):
+def test_the_optimizer_of_a_part_of_the_model_keeps_its_state(tmp_path):
     model = build(OPTIMIZERS["adam"]())
     head = model.layers[-1].trainable_variables
     train_on_known_gradients(model.optimizer, head, head, range(3))
@@ -701,7 +701,7 @@ ONLY = keras.optimizers.SGD(0.1)
 
 
 def test_a_function_that_picks_optimizers_is_refused():
-    """It would return the optimisers of the old variables again."""
+    """It would return the optimizers of the old variables again."""
     several = keras.optimizers.MultiOptimizer(optimizer_of)
     model = build(several)
     several.build(model.trainable_variables)

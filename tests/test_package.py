@@ -88,7 +88,7 @@ PRIVATE_NAMES = {
     "_track_variable": "layer_phase.py",
     "_track_variables": "phase_change.py",
     "_tracker": "layer_phase.py",
-    # Of one optimiser: `variables` has those of the optimisers inside of it, too.
+    # Of one optimizer: `variables` has those of the optimizers inside of it, too.
     "_trainable_variables": "optimizer_state.py",
     "_untrack_variable": "layer_phase.py",
     "_use_weight_decay": "optimizer_state.py",

@@ -170,7 +170,7 @@ def test_saving_leaves_random_numbers_and_names_alone(tmp_path):
     model = keras.Sequential(
         [keras.Input((5,)), ks.SawtoothDense(3), layers.Dropout(0.5)]
     )
-    # A layer draws the seeds of its initialisers.
+    # A layer draws the seeds of its initializers.
     name, before = ks.SawtoothDense(3).name, random.getstate()
     ks.save_to_preset(model, tmp_path / "preset")
     assert random.getstate() == before

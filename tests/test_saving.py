@@ -104,7 +104,7 @@ def test_saved_and_loaded(build, save_and_load, keep, phase, tmp_path):
     if not keep:
         for twin in (model, loaded):
             compiled(twin)
-    # The optimiser's state is there: both take the same next steps.
+    # The optimizer's state is there: both take the same next steps.
     for twin in (model, loaded):
         continue_training(twin)
     assert_same_state(loaded, model)
@@ -195,7 +195,7 @@ def test_plain_load_weights_follows_and_says_so(tmp_path):
     assert_same_state(model, source)
 
 
-def test_the_optimiser_of_a_model_that_never_trained_follows_too(tmp_path):
+def test_the_optimizer_of_a_model_that_never_trained_follows_too(tmp_path):
     source = trained(plain, "released")
     source.save_weights(tmp_path / "m.weights.h5")
     model = plain()
@@ -242,7 +242,7 @@ def test_a_load_that_fails_late_is_undone_in_both_directions(
 
 
 def test_a_model_that_does_not_know_of_a_release_computes_nothing_wrong():
-    """Functions from before hold the variables from before."""
+    """Functions traced before refer to the old variables."""
     model = plain()
     model.compile("adam", "mse")
     x, y = data()
@@ -293,14 +293,14 @@ def test_a_custom_layer_that_forgets_the_phase_follows_its_file(tmp_path):
     model = trained(lambda: model, "released")
     file = tmp_path / "m.keras"
     model.save(file)
-    # Another warning says that the state of the optimiser was skipped.
+    # Another warning says that the state of the optimizer was skipped.
     with pytest.warns(UserWarning) as caught:
         loaded = keras.saving.load_model(file)
     assert any("is released now" in str(warning.message) for warning in caught)
     if not loaded.compiled:
         compiled(loaded)
     np.testing.assert_allclose(loaded.get_weights()[0], model.get_weights()[0])
-    # Keras has built its optimiser for the variables from before.
+    # Keras has built its optimizer for the old variables.
     ks.load_weights(loaded, file)
     assert_same_state(loaded, model)
     continue_training(loaded)
@@ -490,7 +490,7 @@ def test_files_of_every_backend_load_here(backend, tmp_path):
     for phase in PHASES:
         path = tmp_path / f"{phase}.keras"
         if backend == "torch":
-            # A model from torch names torch's own optimiser, as the docs say.
+            # A model from torch names torch's own optimizer, as the docs say.
             model = compiled(keras.saving.load_model(path, compile=False))
             ks.load_weights(model, path)
         else:

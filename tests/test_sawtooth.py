@@ -166,7 +166,7 @@ def test_gradients_equal_finite_differences_away_from_breakpoints():
         scales = reference.tied_scales(amplitude, peaks)
         return reference.sawtooth(z, peaks, scales, slopes, DOMAIN)
 
-    # A point is kept if no breakpoint lies between its neighbours.
+    # A point is kept if no breakpoint lies between its neighbors.
     second = (
         function(z - 1e-3, peaks, amplitude, slopes)
         + function(z + 1e-3, peaks, amplitude, slopes)

@@ -250,7 +250,7 @@ def test_mixed_precision(policy):
     assert standard.layers[0].layers[2].variable_dtype == "float32"
 
 
-def test_lora_and_quantised_layers():
+def test_lora_and_quantized_layers():
     lora = ks.SawtoothDense(4, kernel_regularizer="l2")
     model = keras.Sequential(
         [

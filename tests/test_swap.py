@@ -265,10 +265,10 @@ def test_lora():
         ks.replace_dense(model)
 
 
-def test_quantised():
+def test_quantized():
     model = small(layers.Dense(4, "relu", name="a"))
     model.layers[0].quantize("int8")
-    with pytest.raises(ValueError, match="'a' is quantised"):
+    with pytest.raises(ValueError, match="'a' is quantized"):
         ks.replace_dense(model)
 
 

@@ -12,7 +12,7 @@ CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 # The smallest of every family, the size of the images, how many dense layers have a
 # nonlinear activation, and how many convolutions. Most have theirs in layers of their
-# own, behind a normalisation, and are left as they are.
+# own, behind a normalization, and are left as they are.
 FAMILIES = {
     "convnext": ("ConvNeXtTiny", 32, 0, 0),
     "densenet": ("DenseNet121", 32, 0, 0),

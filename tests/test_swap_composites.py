@@ -155,18 +155,18 @@ def test_only_the_activations_change(make, count):
     assert type(copy) is type(model)
     x = data(4, 3)
     found = call(copy, x)
-    linearise(model)
+    linearize(model)
     np.testing.assert_allclose(found, call(model, x), atol=1e-5)
 
 
-def linearise(layer):
+def linearize(layer):
     for x in getattr(layer, "_layers", []):
         if type(x) is layers.Dense and x.activation.__name__ not in (
             "softmax",
             "sigmoid",
         ):
             x.activation = keras.activations.linear
-        linearise(x)
+        linearize(x)
 
 
 @pytest.mark.parametrize("make, count", MODELS.values(), ids=MODELS)
@@ -279,10 +279,10 @@ def test_activation_that_no_configuration_names():
         ks.replace_dense(model)
 
 
-def test_quantised_inner_layer():
+def test_quantized_inner_layer():
     model = functional(Block(name="block"))
     model.get_layer("block").hidden[0].quantize("int8")
-    with pytest.raises(ValueError, match="'hidden_0' is quantised"):
+    with pytest.raises(ValueError, match="'hidden_0' is quantized"):
         ks.replace_dense(model)
 
 

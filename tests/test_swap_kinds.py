@@ -147,7 +147,7 @@ def test_channels_first():
         2, 2, activation="relu", data_format="channels_first", name="conv"
     )
     model = keras.Model(inputs, layers.Identity()(conv(inputs)))
-    with pytest.raises(ValueError, match=r"'conv'.*no axis of channels.*where="):
+    with pytest.raises(ValueError, match=r"'conv'.*not an axis of channels.*where="):
         ks.replace_dense(model, kinds=(layers.Conv2D,))
 
 
@@ -155,7 +155,7 @@ def test_einsum_without_channels_last():
     inputs = keras.Input((4, 3))
     einsum = layers.EinsumDense("abc,cd->adb", (5, 4), activation="relu", name="last")
     model = keras.Model(inputs, layers.Identity()(einsum(inputs)))
-    with pytest.raises(ValueError, match=r"'last'.*no axis of channels"):
+    with pytest.raises(ValueError, match=r"'last'.*not an axis of channels"):
         ks.replace_dense(model, kinds=(layers.EinsumDense,))
 
 

@@ -83,7 +83,7 @@ def largest_error(model, function):
 def count_pieces(model, low, high):
     """Number of linear pieces on an interval.
 
-    The knots of neighbouring units may be the same but for their rounding.
+    The knots of neighboring units may be the same but for their rounding.
     """
     knots, _ = vertices(model, low, high)
     return int(np.sum(np.diff(knots) > 1e-13 * (high - low)))

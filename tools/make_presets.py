@@ -83,7 +83,7 @@ def make_energy(quick):
     rescaled = keras.layers.Dense(1)
     model = keras.Sequential([keras.Input((8,)), normalization, *hidden, rescaled])
     kernel, bias = head.get_weights()
-    # The target was standardised, too.
+    # The target was standardized, too.
     rescaled.set_weights(
         [kernel * target.std(), bias * target.std() + target.mean()],
     )
@@ -92,7 +92,7 @@ def make_energy(quick):
     return model, {
         "description": (
             "Heating load of residential buildings in kWh/m2, from raw features: the "
-            "regressor of examples/energy.py, with the normalisation of its inputs."
+            "regressor of examples/energy.py, with the normalization of its inputs."
         ),
         "data": "UCI Energy efficiency (Tsanas and Xifara, 2012), CC BY 4.0",
         "features": list(FEATURES),

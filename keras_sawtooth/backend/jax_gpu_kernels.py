@@ -1,4 +1,4 @@
-"""One GPU kernel for the derivative of a function with parameters a channel (JAX).
+"""One GPU kernel for the derivative of a function with parameters per channel (JAX).
 
 XLA makes at most two sums over the batch in one GPU kernel. The derivative of a
 released layer of depth 3 has 55 of them, and every one of its two dozen kernels reads
@@ -67,7 +67,7 @@ def platform():
 def can_compile():
     """Whether a small kernel compiles here.
 
-    Old GPUs have no compiler, and what Pallas has for GPUs goes on to change: its
+    Old GPUs have no compiler, and what Pallas has for GPUs keeps changing: its
     Triton backend, which this is written for, is deprecated in JAX 0.11. Wherever it
     fails, there is a warning, and XLA does the work.
     """

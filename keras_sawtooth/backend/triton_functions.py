@@ -26,12 +26,12 @@ def _before_relu(back, y):
 
 
 @triton.jit
-def _normalise(z, low, high):
+def _normalize(z, low, high):
     return (z - low) * (1 / (high - low))
 
 
 @triton.jit
-def _normalise_derivative(z, du, low, high):
+def _normalize_derivative(z, du, low, high):
     return tl.where((z == low) | (z == high), 0.0, du * (1 / (high - low)))
 
 
@@ -73,7 +73,7 @@ def sawtooth(
     z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
 ):
     """`p`: `PEAKS` peaks, `DEPTH` scales, `SLOPES` slopes."""
-    wave = _relu(_triangle(_normalise(z, low, high), p[0]))
+    wave = _relu(_triangle(_normalize(z, low, high), p[0]))
     y = _bent_line(z, low, high, p, PEAKS + DEPTH, SLOPES) + p[PEAKS] * wave
     for i in tl.static_range(1, DEPTH):
         wave = _triangle(wave, p[i])
@@ -86,7 +86,7 @@ def sawtooth_derivative(
     z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
 ):
     # What goes into every triangle, and last what comes out.
-    waves = (_normalise(z, low, high),)
+    waves = (_normalize(z, low, high),)
     waves = waves + (_relu(_triangle(waves[0], p[0])),)
     for i in tl.static_range(1, DEPTH):
         waves = waves + (_triangle(waves[i], p[i]),)
@@ -105,7 +105,7 @@ def sawtooth_derivative(
         dwave = slope * dwave
         dpeaks = (-waves[i + 1] * dwave,) + dpeaks
     dz, dslopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
-    dz += _normalise_derivative(z, dwave, low, high)
+    dz += _normalize_derivative(z, dwave, low, high)
     return dz, dpeaks + dscales + dslopes
 
 
@@ -133,7 +133,7 @@ def relu_network(
 ):
     """`p`: `SLOPES` slopes and the rows of `ReluBlocks`, field after field."""
     OUTPUT: tl.constexpr = SLOPES + 8 + 20 * (DEPTH - 1)
-    neurons = _neurons(_normalise(z, low, high), p, DEPTH, SLOPES)
+    neurons = _neurons(_normalize(z, low, high), p, DEPTH, SLOPES)
     y = _bent_line(z, low, high, p, 0, SLOPES)
     for j in tl.static_range(4):
         y += p[OUTPUT + j] * neurons[4 * (DEPTH - 1) + j]
@@ -146,7 +146,7 @@ def relu_network_derivative(
 ):
     KERNEL: tl.constexpr = SLOPES + 8
     OUTPUT: tl.constexpr = KERNEL + 20 * (DEPTH - 1)
-    u = _normalise(z, low, high)
+    u = _normalize(z, low, high)
     neurons = _neurons(u, p, DEPTH, SLOPES)
     # What goes back into the neurons of the last layer that has not been gone through.
     back, doutput = (), ()
@@ -174,5 +174,5 @@ def relu_network_derivative(
         du += p[SLOPES + j] * term
         dinput, dinput_bias = dinput + (u * term,), dinput_bias + (term,)
     dz, dslopes = _bent_line_derivative(z, dy, low, high, p, 0, SLOPES)
-    dz += _normalise_derivative(z, du, low, high)
+    dz += _normalize_derivative(z, du, low, high)
     return dz, dslopes + dinput + dinput_bias + dkernel + dbias + doutput

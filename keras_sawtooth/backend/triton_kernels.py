@@ -29,7 +29,7 @@ def _load_parameters(pointer, channel, channels, NUMBER: tl.constexpr):
     return parameters
 
 
-# Not compiled anew for every number of rows that 16 divides, or does not.
+# Not compiled again for every number of rows that 16 divides, or does not.
 @triton.jit(do_not_specialize=["rows"])
 def value_kernel(
     z_pointer,

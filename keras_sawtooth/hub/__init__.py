@@ -11,11 +11,5 @@ except ImportError as error:
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.tasks import SawtoothClassifier
 from keras_sawtooth.hub.tasks import SawtoothRegressor
-from keras_sawtooth.hub.tasks import SawtoothTask
 
-__all__ = [
-    "SawtoothBackbone",
-    "SawtoothClassifier",
-    "SawtoothRegressor",
-    "SawtoothTask",
-]
+__all__ = ["SawtoothBackbone", "SawtoothClassifier", "SawtoothRegressor"]

@@ -7,7 +7,7 @@ from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.files import Presets
-from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -21,21 +21,21 @@ class SawtoothBackbone(keras_hub.models.Backbone):
     """A stack of `SawtoothDense` layers, as a backbone of KerasHub.
 
     For vectors of features, such as the rows of a table. Every layer is followed by
-    its normalisation and dropout, where asked for. Which layers are released is a part
+    its normalization and dropout, where asked for. Which layers are released is a part
     of the config, so that presets come back in the phase that they had.
 
     Args:
         num_features: int. Size of the input.
         num_layers: int from 1 to 1000.
         hidden_dim: int. Units of every layer, and size of the output.
-        depth: int. Number of triangles a unit, see `SawtoothDense`.
+        depth: int. Number of triangles per unit, see `SawtoothDense`.
         scales: `"tied"` or `"free"`, see `SawtoothDense`.
         tails: `"free"` or `"line"`, see `SawtoothDense`.
-        constrained: bool, or list of one a layer. `False` starts released.
+        constrained: bool, or list of one per layer. `False` starts released.
         normalize_inputs: bool. Whether a `Normalization` layer comes first,
             `backbone.input_normalization`: call its `adapt(data)` before training.
         normalization: `None`, `"batch"` or `"layer"`. What follows every layer.
-        dropout: float. Rate of the dropout behind every layer.
+        dropout: float. Rate of the dropout after every layer.
         residual: bool. Whether all layers but the first add their input to their
             output.
         dtype: dtype, or dtype policy, of all layers.
@@ -180,7 +180,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset.
         """
-        directory, dtype = checked(preset)
+        directory, dtype = locate_checked(preset)
         # KerasHub would take the dtype policy of the moment.
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):

@@ -6,8 +6,8 @@ from keras_sawtooth.preset_config import HUB
 from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import WEIGHTS
-from keras_sawtooth.preset_files import check
 from keras_sawtooth.preset_files import check_files
+from keras_sawtooth.preset_files import check_preset
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
@@ -40,15 +40,15 @@ def _class_of(name):
     return read_json(locate(name)[0] / CONFIG)["registered_name"]
 
 
-def checked(preset, task=False):
+def locate_checked(preset, task=False):
     """Where a preset is, after all checks, and the dtype it was saved with."""
     directory, root = locate(preset, (TASK, TASK_WEIGHTS) if task else ())
     label = f"preset {str(preset)!r}"
-    config, _ = check(directory, root, label)
+    config, _ = check_preset(directory, root, label)
     if config.get("registered_name") not in HUB:
         raise ValueError(
-            f"The {label} holds a {config['class_name']!r}, which is no backbone. Load "
-            "it by `keras_sawtooth.from_preset`."
+            f"The {label} holds a {config['class_name']!r}, which is not a backbone. "
+            "Load it by `keras_sawtooth.from_preset`."
         )
     if task and (directory / TASK).exists():
         with errors_naming(label):

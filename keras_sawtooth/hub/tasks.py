@@ -7,14 +7,14 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import Presets
-from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
 
 
 class SawtoothTask(keras_hub.models.Task):
-    """What the tasks below share: one dense layer behind the backbone."""
+    """What the tasks below share: one dense layer after the backbone."""
 
     backbone_cls = SawtoothBackbone
     presets = Presets()
@@ -58,13 +58,13 @@ class SawtoothTask(keras_hub.models.Task):
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset. Where
-                the number of outputs or classes is given, the head starts anew.
+                the number of outputs or classes is given, the head starts untrained.
         """
-        directory, dtype = checked(preset, task=True)
+        directory, dtype = locate_checked(preset, task=True)
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):
             if "num_outputs" in kwargs and "backbone" not in kwargs:
-                # KerasHub knows of `num_classes` only.
+                # KerasHub knows only `num_classes`.
                 kwargs["backbone"] = SawtoothBackbone.from_preset(
                     directory, load_weights, dtype=kwargs.pop("dtype")
                 )
@@ -98,7 +98,7 @@ class SawtoothTask(keras_hub.models.Task):
             super().save_to_preset(str(draft), max_shard_size)
 
     def save_task_weights(self, filepath):
-        # KerasHub's own method would save the state of the optimiser, too.
+        # KerasHub's own method would save the state of the optimizer, too.
         keras.saving.save_weights(self, filepath, objects_to_skip=self._not_ours())
 
     def load_task_weights(self, filepath):
@@ -155,7 +155,7 @@ class SawtoothRegressor(SawtoothTask):
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
 class SawtoothClassifier(SawtoothTask):
-    """A `SawtoothBackbone` with one output a class, for integer labels.
+    """A `SawtoothBackbone` with one output per class, for integer labels.
 
     Args:
         backbone: a `SawtoothBackbone`.
