@@ -1,5 +1,6 @@
 """Carry the state of an optimizer over to a changed list of variables."""
 
+import keras
 from keras import ops
 
 
@@ -29,7 +30,7 @@ def carry_over(optimizer, new, variables, velocities):
 
     Slots of variables that stay, the step count, the learning rate and loss
     scales are copied. Slots of new variables start at zero, with two exceptions:
-    the moving average of a variable starts at its value, and second moments
+    those that stand for a variable itself start at its value, and second moments
     ("velocities") where the caller says: next to a large step count Adam takes
     fresh zeros for tiny gradients and makes its first steps several times too
     long.
@@ -50,8 +51,9 @@ def carry_over(optimizer, new, variables, velocities):
         if key in old_slots:
             slot.assign(ops.copy(old_slots[key].value))
 
-    fresh = [v for v in variables if _slot(old_slots, v, "average") is None]
-    start_averages(new, fresh)
+    known = {owner for _, owner in old_slots}
+    fresh = [v for v in variables if id(v) not in known]
+    start_at_values(new, fresh)
     for variable, velocity in velocities:
         slot = _slot(slots, variable, "velocity")
         if slot is not None:
@@ -99,13 +101,37 @@ def exclude_successors(optimizer, new, gone, fresh):
         copy._exclude_from_weight_decay = excluded - {copy._var_key(v) for v in gone}
 
 
-def start_averages(optimizer, fresh):
-    """Let the moving averages of fresh variables, if any, start at their values."""
+def start_at_values(optimizer, fresh):
+    """Let the slots that stand for fresh variables themselves, if any, start at them.
+
+    These are moving averages, and what FTRL computes its variables from at every step.
+    """
     slots = _slots(optimizer)
     for variable in fresh:
-        slot = _slot(slots, variable, "average")
-        if slot is not None:
-            slot.assign(ops.copy(variable.value))
+        average = _slot(slots, variable, "average")
+        if average is not None:
+            average.assign(ops.copy(variable.value))
+    for single in _singles(optimizer):
+        if isinstance(single, keras.optimizers.Ftrl):
+            for variable in fresh:
+                _start_ftrl(single, slots, variable)
+
+
+def _start_ftrl(ftrl, slots, variable):
+    """Let the next step start from the value that the variable has.
+
+    McMahan et al., 2013, algorithm 1: `variable = (clip(linear) - linear) / quadratic`.
+    """
+    linear = _slot(slots, variable, "linear")
+    if linear is None:
+        return
+    power = ops.power(
+        _slot(slots, variable, "accumulator").value, -ftrl.learning_rate_power
+    )
+    rate = ops.cast(ftrl.learning_rate, variable.dtype)
+    quadratic = (power + ftrl.beta) / rate + 2 * ftrl.l2_regularization_strength
+    clipped = ftrl.l1_regularization_strength * ops.sign(variable.value)
+    linear.assign(-quadratic * variable.value - clipped)
 
 
 def is_stale(optimizer, model):

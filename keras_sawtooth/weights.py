@@ -11,7 +11,7 @@ from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import is_stale
-from keras_sawtooth.optimizer_state import start_averages
+from keras_sawtooth.optimizer_state import start_at_values
 from keras_sawtooth.phase_change import change_phase
 from keras_sawtooth.phase_change import renew
 from keras_sawtooth.phase_change import set_optimizer
@@ -144,7 +144,7 @@ def set_weights(model, weights):
     for trainer in compiled_models(model) if layers else ():
         if trainer.optimizer is not None:
             changed = [v for layer in layers for v in layer.trainable_variables]
-            start_averages(trainer.optimizer, changed)
+            start_at_values(trainer.optimizer, changed)
 
 
 def follow_phases(model):

@@ -46,6 +46,7 @@ OPTIMIZERS = {
         dynamic_growth_steps=3,
     ),
     "muon": lambda: keras.optimizers.Muon(1e-2, rms_rate=0.5),
+    "ftrl": lambda: keras.optimizers.Ftrl(1e-2),
     "several": lambda: keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(
             keras.optimizers.SGD(1e-2, momentum=0.9),
@@ -727,3 +728,24 @@ def test_swapped_moving_averages(swap_on_epoch):
     ).history
     assert np.isfinite(history["val_loss"]).all()
     assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"l1_regularization_strength": 1e-3, "beta": 0.1}],
+    ids=["plain", "regularized"],
+)
+def test_ftrl_goes_on_from_the_function(arguments):
+    ftrl = keras.optimizers.Ftrl(0.1, l2_regularization_strength=1e-3, **arguments)
+    model = build(ftrl)
+    x, y = data()
+    model.fit(x, y, epochs=20, verbose=0)
+    best = model.get_weights()
+    before = model.evaluate(x, y, verbose=0)
+    ks.release(model)
+    model.fit(x, y, epochs=1, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < 1.1 * before
+    with pytest.warns(UserWarning, match="constrained"):
+        ks.weights.set_weights(model, best)
+    model.fit(x, y, epochs=1, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < 1.1 * before
