@@ -191,6 +191,43 @@ def test_another_head_on_the_same_backbone(trained, tmp_path):
     assert_same(trained.backbone, task.backbone)
 
 
+SAVED_TASKS = [
+    (SawtoothRegressor, "num_outputs"),
+    (SawtoothClassifier, "num_classes"),
+]
+
+
+@pytest.mark.parametrize("cls,number", SAVED_TASKS)
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_new_head_keeps_the_rest_of_the_task(cls, number, n, tmp_path):
+    preprocessor = keras.layers.Rescaling(2.0)
+    task = cls(
+        backbone(), **{number: 2}, preprocessor=preprocessor, dropout=0.5, name="mine"
+    )
+    randomised(task).save_to_preset(tmp_path)
+    loaded = cls.from_preset(tmp_path, **{number: n})
+    assert loaded.output_shape == (None, n)
+    assert loaded.preprocessor.scale == 2
+    assert (loaded.dropout, loaded.name) == (0.5, "mine")
+    assert_same(task.backbone, loaded.backbone)
+    if n == 2:
+        before, after = (to_numpy(t.output_dense.kernel) for t in (task, loaded))
+        assert np.abs(before - after).max() > 0
+
+
+def test_a_given_backbone_keeps_its_weights(trained, tmp_path):
+    trained.save_to_preset(tmp_path)
+    other = randomised(backbone(num_layers=3))
+    before = other.get_weights()
+    for task in (
+        SawtoothRegressor.from_preset(tmp_path, backbone=other),
+        SawtoothRegressor.from_preset(tmp_path, backbone=other, num_outputs=2),
+    ):
+        assert task.backbone is other
+        for a, b in zip(before, other.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_release_by_hand(tmp_path):
     task = SawtoothClassifier(
         backbone(), num_classes=3, activation="softmax", dropout=0.5

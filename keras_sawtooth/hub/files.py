@@ -61,3 +61,12 @@ def checked(preset, task=False):
             check_size(task_config, weights, objects)
     dtype = config["config"].get("dtype")
     return directory, None if dtype is None else keras.dtype_policies.get(dtype)
+
+
+def saved_task(directory, cls):
+    """The config of the task in a preset, or `None` if there is none of that class."""
+    if not (directory / TASK).exists():
+        return None
+    config = without_compilation(read_json(directory / TASK))
+    found = keras.saving.get_registered_object(config.get("registered_name"))
+    return config if isinstance(found, type) and issubclass(found, cls) else None

@@ -6,8 +6,10 @@ import keras_hub
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
+from keras_sawtooth.hub.files import TASK_WEIGHTS
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
@@ -57,19 +59,28 @@ class SawtoothTask(keras_hub.models.Task):
             preset: str. A handle, see `keras_sawtooth.from_preset`, which says what
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
-            **kwargs: arguments of the class that replace those in the preset. Where
-                the number of outputs or classes is given, the head starts anew.
+            **kwargs: arguments of the class that replace those in the preset. A
+                backbone that is given keeps its weights. Where the number of outputs
+                or classes is given, the head starts anew.
         """
         directory, dtype = checked(preset, task=True)
-        kwargs["dtype"] = kwargs.get("dtype") or dtype
+        dtype = kwargs.pop("dtype", None) or dtype
+        new_head = not kwargs.keys().isdisjoint(("num_classes", "num_outputs"))
         with errors_naming(f"preset {str(preset)!r}"):
-            if "num_outputs" in kwargs and "backbone" not in kwargs:
-                # KerasHub knows of `num_classes` only.
-                kwargs["backbone"] = SawtoothBackbone.from_preset(
-                    directory, load_weights, dtype=kwargs.pop("dtype")
+            if "backbone" not in kwargs:
+                # Not by `SawtoothBackbone`, which would check all files again.
+                kwargs["backbone"] = keras_hub.models.Backbone.from_preset(
+                    str(directory), load_weights, dtype=dtype
                 )
+            # KerasHub's own method keeps the config with `num_classes` only.
+            saved = saved_task(directory, cls)
+            if saved is None:
                 return cls(**kwargs)
-            return super().from_preset(str(directory), load_weights, **kwargs)
+            saved["config"] = {**saved["config"], **kwargs}
+            task = keras.saving.deserialize_keras_object(saved)
+            if load_weights and not new_head:
+                task.load_task_weights(directory / TASK_WEIGHTS)
+            return task
 
     # KerasHub makes a dataset of arrays, for its preprocessing: Keras would not shuffle
     # it, and it needs TensorFlow or Grain.
