@@ -228,6 +228,41 @@ def test_a_given_backbone_keeps_its_weights(trained, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+@keras.saving.register_keras_serializable(package="mine")
+class MyBackbone(SawtoothBackbone):
+    pass
+
+
+@keras.saving.register_keras_serializable(package="mine")
+class MyRegressor(SawtoothRegressor):
+    backbone_cls = MyBackbone
+
+
+@pytest.mark.parametrize("cls", [SawtoothRegressor, MyRegressor])
+def test_registered_subclasses(cls, tmp_path):
+    task = randomised(cls(MyBackbone(4, hidden_dim=3), num_outputs=2))
+    task.save_to_preset(tmp_path / "task")
+    task.backbone.save_to_preset(tmp_path / "backbone")
+    for name in ("task", "backbone"):
+        for load in (
+            MyBackbone.from_preset,
+            SawtoothBackbone.from_preset,
+            ks.from_preset,
+        ):
+            assert_same(task.backbone, load(str(tmp_path / name)))
+        new = SawtoothClassifier.from_preset(tmp_path / name, num_classes=3)
+        assert_same(task.backbone, new.backbone)
+        new = cls.from_preset(tmp_path / name, num_outputs=3)
+        assert_same(task.backbone, new.backbone)
+    for load in (cls.from_preset, SawtoothRegressor.from_preset):
+        loaded = load(tmp_path / "task")
+        assert_same(task, loaded)
+        assert type(loaded.backbone) is MyBackbone
+    backbone().save_to_preset(tmp_path / "plain")
+    with pytest.raises(ValueError, match="not a subclass of calling class"):
+        MyBackbone.from_preset(tmp_path / "plain")
+
+
 def test_release_by_hand(tmp_path):
     task = SawtoothClassifier(
         backbone(), num_classes=3, activation="softmax", dropout=0.5

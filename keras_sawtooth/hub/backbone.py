@@ -180,7 +180,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset.
         """
-        directory, dtype = checked(preset)
+        directory, dtype = checked(preset, SawtoothBackbone)
         # KerasHub would take the dtype policy of the moment.
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):

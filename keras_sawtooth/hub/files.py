@@ -40,12 +40,12 @@ def _class_of(name):
     return read_json(locate(name)[0] / CONFIG)["registered_name"]
 
 
-def checked(preset, task=False):
+def checked(preset, backbone_cls, task=False):
     """Where a preset is, after all checks, and the dtype it was saved with."""
     directory, root = locate(preset, (TASK, TASK_WEIGHTS) if task else ())
     label = f"preset {str(preset)!r}"
     config, _ = check(directory, root, label)
-    if config.get("registered_name") not in HUB:
+    if not _is_registered(config, backbone_cls):
         raise ValueError(
             f"The {label} holds a {config['class_name']!r}, which is no backbone. Load "
             "it by `keras_sawtooth.from_preset`."
@@ -68,5 +68,10 @@ def saved_task(directory, cls):
     if not (directory / TASK).exists():
         return None
     config = without_compilation(read_json(directory / TASK))
+    return config if _is_registered(config, cls) else None
+
+
+def _is_registered(config, cls):
+    """Whether it is the config of a `cls`, or of a subclass that users registered."""
     found = keras.saving.get_registered_object(config.get("registered_name"))
-    return config if isinstance(found, type) and issubclass(found, cls) else None
+    return isinstance(found, type) and issubclass(found, cls)

@@ -63,7 +63,7 @@ class SawtoothTask(keras_hub.models.Task):
                 backbone that is given keeps its weights. Where the number of outputs
                 or classes is given, the head starts anew.
         """
-        directory, dtype = checked(preset, task=True)
+        directory, dtype = checked(preset, SawtoothBackbone, task=True)
         dtype = kwargs.pop("dtype", None) or dtype
         new_head = not kwargs.keys().isdisjoint(("num_classes", "num_outputs"))
         with errors_naming(f"preset {str(preset)!r}"):
@@ -72,7 +72,8 @@ class SawtoothTask(keras_hub.models.Task):
                 kwargs["backbone"] = keras_hub.models.Backbone.from_preset(
                     str(directory), load_weights, dtype=dtype
                 )
-            # KerasHub's own method keeps the config with `num_classes` only.
+            # KerasHub's own method keeps the config with `num_classes` only, and finds
+            # no task for a subclass of the backbone.
             saved = saved_task(directory, cls)
             if saved is None:
                 return cls(**kwargs)
