@@ -228,6 +228,36 @@ def test_a_given_backbone_keeps_its_weights(trained, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+def own_softmax(x):
+    return keras.ops.softmax(x / 2)
+
+
+PROBABILITIES = {
+    "softmax": lambda: "softmax",
+    "function of keras.ops": lambda: keras.ops.softmax,
+    "function": lambda: own_softmax,
+    "layer": keras.layers.Softmax,
+    "layer with a function": lambda: keras.layers.Activation("softmax"),
+    "sigmoid": lambda: "sigmoid",
+    "hard sigmoid": lambda: "hard_sigmoid",
+}
+LOGITS = {
+    "linear": lambda: None,
+    "layer without a function": lambda: keras.layers.Activation("linear"),
+    "log softmax": lambda: keras.ops.log_softmax,
+    "relu": lambda: "relu",
+    "tanh": lambda: "tanh",
+    "layer with weights": keras.layers.PReLU,
+}
+
+
+@pytest.mark.parametrize("name", [*PROBABILITIES, *LOGITS])
+def test_the_default_loss_knows_logits(name):
+    activation = {**PROBABILITIES, **LOGITS}[name]()
+    task = SawtoothClassifier(backbone(), num_classes=3, activation=activation)
+    assert task.loss.get_config()["from_logits"] is (name in LOGITS)
+
+
 @keras.saving.register_keras_serializable(package="mine")
 class MyBackbone(SawtoothBackbone):
     pass

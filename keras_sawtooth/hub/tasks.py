@@ -2,6 +2,7 @@
 
 import keras
 import keras_hub
+import numpy as np
 
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
@@ -174,7 +175,8 @@ class SawtoothClassifier(SawtoothTask):
         num_classes: int.
         preprocessor: `None`, or a layer or callable for the inputs.
         activation: activation of the output, such as `"softmax"`. By default the
-            outputs are logits.
+            outputs are logits. The default loss takes outputs that stay between 0 and 1
+            for probabilities, all others for logits.
         dropout: float. Rate of the dropout in front of the output.
         **kwargs: `name`; `compile=False` leaves the task uncompiled.
 
@@ -212,8 +214,7 @@ class SawtoothClassifier(SawtoothTask):
     def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
         """See `keras.Model.compile`. Defaults: Adam, cross-entropy and accuracy."""
         if loss == "auto":
-            from_logits = self.activation is not keras.activations.softmax
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
+            loss = keras.losses.SparseCategoricalCrossentropy(self._gives_logits())
         super().compile(
             keras.optimizers.Adam() if optimizer == "auto" else optimizer,
             loss,
@@ -222,3 +223,11 @@ class SawtoothClassifier(SawtoothTask):
             else metrics,
             **kwargs,
         )
+
+    def _gives_logits(self):
+        # The activation may be any function or layer. Far from 0 on both sides, only
+        # probabilities stay between 0 and 1.
+        far = np.full((2, self.output_dense.units), [[-10.0], [10.0]], "float32")
+        ends = self.activation(keras.ops.convert_to_tensor(far))
+        ends = keras.ops.convert_to_numpy(ends)
+        return not np.all((ends >= 0) & (ends <= 1))
