@@ -329,6 +329,85 @@ def test_a_preprocessor():
     np.testing.assert_allclose(task.predict(x, verbose=0), expected, rtol=1e-5)
 
 
+def adapted(layer, values):
+    layer.adapt(values)
+    return layer
+
+
+def normalization():
+    return adapted(keras.layers.Normalization(), data()[0])
+
+
+def given_normalization():
+    layer = keras.layers.Normalization(mean=[1.0] * 4, variance=[4.0] * 4)
+    layer.build((None, 4))
+    return layer
+
+
+PREPROCESSORS = {
+    "adapted": normalization,
+    "given": given_normalization,
+    "pipeline": lambda: keras.layers.Pipeline([normalization()]),
+    "buckets": lambda: adapted(keras.layers.Discretization(num_bins=3), data()[0]),
+    "lookup": lambda: keras.layers.IntegerLookup(
+        vocabulary=[0, 1, 2], output_mode="multi_hot"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSORS)
+def test_preprocessors_come_back(name, tmp_path):
+    task = SawtoothRegressor(backbone(), preprocessor=PREPROCESSORS[name]())
+    x = np.abs(data()[0]).round() if name == "lookup" else data()[0]
+    expected = to_numpy(task(task.preprocessor(x)))
+    task.save_to_preset(tmp_path)
+    loaded = SawtoothRegressor.from_preset(tmp_path)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6
+    )
+    new = SawtoothRegressor.from_preset(tmp_path, num_outputs=2)
+    np.testing.assert_allclose(
+        to_numpy(new.preprocessor(x)), to_numpy(task.preprocessor(x)), rtol=1e-6
+    )
+    given = adapted(keras.layers.Normalization(), 2 * x)
+    before = given.get_weights()
+    for arguments in ({}, {"num_outputs": 2}):
+        new = SawtoothRegressor.from_preset(tmp_path, preprocessor=given, **arguments)
+        assert new.preprocessor is given
+        for a, b in zip(before, given.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class UnregisteredLayer(keras.layers.Layer):
+    pass
+
+
+NO_PREPROCESSORS = {
+    "function": (lambda: keras.ops.abs, "layers.*no other callables"),
+    "lambda": (lambda: lambda x: 2 * x, "layers.*no other callables"),
+    "code": (lambda: keras.layers.Lambda(lambda x: 2 * x), "lambda"),
+    "unregistered": (UnregisteredLayer, "nor registered with it"),
+    "vocabulary": (
+        lambda: adapted(keras.layers.StringLookup(), ["a", "b"]),
+        "keeps data outside its weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_PREPROCESSORS)
+def test_preprocessors_that_no_preset_brings_back(name, tmp_path):
+    build, message = NO_PREPROCESSORS[name]
+    preprocessor = build()
+    task = SawtoothRegressor(backbone(), preprocessor=preprocessor)
+    with pytest.raises(ValueError, match=message) as error:
+        task.save_to_preset(tmp_path / "preset")
+    assert f"preprocessor={preprocessor!r}" in str(error.value)
+    assert os.listdir(tmp_path) == []
+    task.preprocessor = None
+    task.save_to_preset(tmp_path / "preset")
+    assert SawtoothRegressor.from_preset(tmp_path / "preset").preprocessor is None
+
+
 def test_keras_saves_tasks_too(trained, tmp_path):
     trained.save(tmp_path / "task.keras")
     loaded = keras.saving.load_model(tmp_path / "task.keras")

@@ -1,7 +1,11 @@
 """The directories of KerasHub's presets, checked."""
 
+import os
+import tempfile
+
 import keras
 
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_config import HUB
 from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
@@ -69,6 +73,49 @@ def saved_task(directory, cls):
         return None
     config = without_compilation(read_json(directory / TASK))
     return config if _is_registered(config, cls) else None
+
+
+def preprocessor_config(preprocessor):
+    """The config of a task's preprocessor, if a preset can bring it back.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if preprocessor is None:
+        return None
+    advice = (
+        "Before saving, replace it, or set `task.preprocessor = None` and apply it to "
+        f"the data yourself. Received: preprocessor={preprocessor!r}"
+    )
+    if not isinstance(preprocessor, keras.layers.Layer):
+        raise ValueError(
+            "A preset brings back preprocessors that are layers, such as a registered "
+            f"subclass of `keras.layers.Layer`, and no other callables. {advice}"
+        )
+    for layer in flatten_layers(preprocessor):
+        if _has_assets(layer):
+            raise ValueError(
+                f"The preprocessor's layer {layer.name!r} keeps data outside its "
+                "weights, such as a vocabulary that was adapted. Give it to the "
+                "constructor of the layer, and it becomes a part of the config. "
+                f"{advice}"
+            )
+    config = without_compilation(keras.saving.serialize_keras_object(preprocessor))
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise ValueError(
+            f"A preset does not bring back this preprocessor. {error} {advice}"
+        ) from error
+    return config
+
+
+def _has_assets(layer):
+    if not hasattr(layer, "save_assets"):
+        return False
+    with tempfile.TemporaryDirectory() as directory:
+        layer.save_assets(directory)
+        return bool(os.listdir(directory))
 
 
 def _is_registered(config, cls):

@@ -1,5 +1,7 @@
 """Tasks on top of `SawtoothBackbone`: regression and classification."""
 
+import json
+
 import keras
 import keras_hub
 import numpy as np
@@ -7,9 +9,11 @@ import numpy as np
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
+from keras_sawtooth.hub.files import TASK
 from keras_sawtooth.hub.files import TASK_WEIGHTS
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import preprocessor_config
 from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
@@ -61,8 +65,8 @@ class SawtoothTask(keras_hub.models.Task):
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset. A
-                backbone that is given keeps its weights. Where the number of outputs
-                or classes is given, the head starts anew.
+                backbone or preprocessor that is given keeps its weights. Where the
+                number of outputs or classes is given, the head starts anew.
         """
         directory, dtype = checked(preset, SawtoothBackbone, task=True)
         dtype = kwargs.pop("dtype", None) or dtype
@@ -80,8 +84,10 @@ class SawtoothTask(keras_hub.models.Task):
                 return cls(**kwargs)
             saved["config"] = {**saved["config"], **kwargs}
             task = keras.saving.deserialize_keras_object(saved)
-            if load_weights and not new_head:
-                task.load_task_weights(directory / TASK_WEIGHTS)
+            if load_weights:
+                # A preprocessor may have weights, too.
+                new = [*(task.layers if new_head else ()), kwargs.get("preprocessor")]
+                task.load_task_weights(directory / TASK_WEIGHTS, new)
             return task
 
     # KerasHub makes a dataset of arrays, for its preprocessing: Keras would not shuffle
@@ -106,16 +112,27 @@ class SawtoothTask(keras_hub.models.Task):
         return super().predict(*args, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save the task to a preset directory, see KerasHub."""
+        """Save the task to a preset directory, see KerasHub.
+
+        Raises:
+            ValueError: if the preset could not bring back the preprocessor.
+        """
+        preprocessor = preprocessor_config(self.preprocessor)
         with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
+            # KerasHub leaves out the shape that it was built for, without which it has
+            # no weights to load.
+            saved = json.loads((draft / TASK).read_text())
+            saved["config"]["preprocessor"] = preprocessor
+            (draft / TASK).write_text(json.dumps(saved, indent=4))
 
     def save_task_weights(self, filepath):
         # KerasHub's own method would save the state of the optimiser, too.
         keras.saving.save_weights(self, filepath, objects_to_skip=self._not_ours())
 
-    def load_task_weights(self, filepath):
-        keras.saving.load_weights(self, filepath, objects_to_skip=self._not_ours())
+    def load_task_weights(self, filepath, skipped=()):
+        skipped = [*self._not_ours(), *skipped]
+        keras.saving.load_weights(self, filepath, objects_to_skip=skipped)
 
     def _not_ours(self):
         # A task that was never compiled has no such attribute.
@@ -130,7 +147,8 @@ class SawtoothRegressor(SawtoothTask):
     Args:
         backbone: a `SawtoothBackbone`.
         num_outputs: int. Number of predicted values.
-        preprocessor: `None`, or a layer or callable for the inputs.
+        preprocessor: `None`, or a layer or callable for the inputs. Presets bring back
+            layers only, and their vocabularies only from the constructor.
         dropout: float. Rate of the dropout in front of the output.
         **kwargs: `name`; `compile=False` leaves the task uncompiled.
 
@@ -173,7 +191,8 @@ class SawtoothClassifier(SawtoothTask):
     Args:
         backbone: a `SawtoothBackbone`.
         num_classes: int.
-        preprocessor: `None`, or a layer or callable for the inputs.
+        preprocessor: `None`, or a layer or callable for the inputs. Presets bring back
+            layers only, and their vocabularies only from the constructor.
         activation: activation of the output, such as `"softmax"`. By default the
             outputs are logits. The default loss takes outputs that stay between 0 and 1
             for probabilities, all others for logits.
