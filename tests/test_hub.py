@@ -527,11 +527,21 @@ def lambda_head(config):
     config["preprocessor"] = {"class_name": "Lambda", "config": {}}
 
 
+def large_preprocessor(config):
+    config["preprocessor"] = {
+        "module": "keras.layers",
+        "class_name": "Dense",
+        "config": {"units": 10**6},
+        "build_config": {"input_shape": [None, 10**6]},
+    }
+
+
 HOSTILE = [
     ("config.json", lambda c: c.update(num_layers=10**9), "num_layers=1000000000"),
     ("config.json", lambda c: c.update(hidden_dim=10**12), "describes a model with"),
     ("task.json", lambda c: c.update(num_outputs=10**12), "describes a model with"),
     ("task.json", lambda_head, "`Lambda` layer"),
+    ("task.json", large_preprocessor, "describes a model with"),
     (
         "task.json",
         lambda c: c["backbone"].update(
