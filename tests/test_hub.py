@@ -308,6 +308,33 @@ def test_release_by_hand(tmp_path):
     assert loaded.backbone.constrained is False
 
 
+@pytest.mark.parametrize("constrained", PHASES)
+def test_lora(constrained, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = backbone(normalization="layer", constrained=constrained)
+    x, y = data()
+    before = to_numpy(model(x))
+    model.enable_lora(2)
+    np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-6)
+    for layer in model.layers:
+        assert layer.trainable is (layer in model.sawtooth_layers)
+    task = SawtoothRegressor(model)
+    names = {v.name for v in model.trainable_variables}
+    assert {"lora_kernel_a", "lora_kernel_b", "bias"} < names and "kernel" not in names
+    kernels = [to_numpy(layer._kernel.value) for layer in model.sawtooth_layers]
+    task.fit(x, y, epochs=2, verbose=0)
+    for layer, kernel in zip(model.sawtooth_layers, kernels, strict=True):
+        np.testing.assert_array_equal(to_numpy(layer._kernel.value), kernel)
+        assert np.abs(to_numpy(layer.kernel) - kernel).max() > 0
+    # A preset has the sum of kernel and factors.
+    task.save_to_preset(tmp_path)
+    np.testing.assert_allclose(
+        SawtoothRegressor.from_preset(tmp_path).predict(x, verbose=0),
+        task.predict(x, verbose=0),
+        atol=1e-6,
+    )
+
+
 def test_arrays_reach_keras_as_arrays(monkeypatch):
     """As datasets, which KerasHub makes of them, they would not be shuffled."""
     task, (x, y) = SawtoothRegressor(backbone()), data()

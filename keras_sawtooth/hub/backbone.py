@@ -168,6 +168,13 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             "residual": self.residual,
         }
 
+    def default_lora_layer_names(self):
+        """Names of the layers that `enable_lora` adapts: all sawtooth layers.
+
+        Their biases and functions are trained, too, and everything else is frozen.
+        """
+        return [layer.name for layer in self.sawtooth_layers]
+
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
         """Load the backbone of a preset.
