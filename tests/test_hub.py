@@ -178,6 +178,25 @@ def test_a_trained_task(trained, tmp_path):
     assert_same(task.backbone, ks.from_preset(tmp_path / "preset"))
 
 
+def test_a_backbone_spares_the_preset_of_a_task(trained, tmp_path):
+    trained.save_to_preset(tmp_path)
+    other = randomised(backbone())
+    with pytest.raises(FileExistsError, match="holds a task") as error:
+        other.save_to_preset(tmp_path)
+    assert f"preset_dir={str(tmp_path)!r}" in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == TASK_FILES
+    assert_same(trained, SawtoothRegressor.from_preset(tmp_path))
+    # Tasks replace tasks, and backbones backbones.
+    task = randomised(SawtoothClassifier(other, num_classes=3))
+    task.save_to_preset(tmp_path)
+    assert_same(task, SawtoothClassifier.from_preset(tmp_path))
+    for name in ("task.json", "task.weights.h5"):
+        (tmp_path / name).unlink()
+    for model in (other, trained.backbone):
+        model.save_to_preset(tmp_path)
+        assert_same(model, SawtoothBackbone.from_preset(tmp_path))
+
+
 def test_another_head_on_the_same_backbone(trained, tmp_path):
     trained.save_to_preset(tmp_path)
     for task in (

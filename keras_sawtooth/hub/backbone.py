@@ -8,6 +8,7 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import checked
+from keras_sawtooth.hub.files import refuse_older_task
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -194,7 +195,12 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             return super().from_preset(str(directory), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save the backbone to a preset directory, see KerasHub."""
+        """Save the backbone to a preset directory, see KerasHub.
+
+        Raises:
+            FileExistsError: if there is the preset of a task already.
+        """
+        refuse_older_task(preset_dir)
         with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
 

@@ -1,6 +1,7 @@
 """The directories of KerasHub's presets, checked."""
 
 import os
+import pathlib
 import tempfile
 
 import keras
@@ -9,6 +10,7 @@ from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_config import HUB
 from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
+from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import check
 from keras_sawtooth.preset_files import check_files
@@ -73,6 +75,22 @@ def saved_task(directory, cls):
         return None
     config = without_compilation(read_json(directory / TASK))
     return config if _is_registered(config, cls) else None
+
+
+def refuse_older_task(directory):
+    """A backbone would leave a task in the directory that is not its own.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    path = pathlib.Path(directory)
+    # KerasHub writes a task in front of its backbone, which has no files then.
+    if (path / TASK).exists() and any((path / name).exists() for name in FILES):
+        raise FileExistsError(
+            "The directory holds a task, whose head would come with the new backbone. "
+            f"Choose another directory, save the task itself, or delete {TASK!r} and "
+            f"{TASK_WEIGHTS!r} in it. Received: preset_dir={str(directory)!r}"
+        )
 
 
 def preprocessor_config(preprocessor):
