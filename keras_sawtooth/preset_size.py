@@ -169,7 +169,12 @@ def _describe(config, limit, custom_objects):
                 "Its config describes a model that is not built: the shape of its "
                 "input is missing."
             )
-        return sum(map(_bytes_of, model.weights))
+        weights = list(model.weights)
+        preprocessor = getattr(model, "preprocessor", None)
+        if isinstance(preprocessor, keras.layers.Layer):
+            # Tasks of KerasHub do not track it on torch.
+            weights += preprocessor.weights
+        return sum(map(_bytes_of, {id(weight): weight for weight in weights}.values()))
 
 
 def _bytes_of(variable):

@@ -178,6 +178,25 @@ def test_a_trained_task(trained, tmp_path):
     assert_same(task.backbone, ks.from_preset(tmp_path / "preset"))
 
 
+def test_a_backbone_spares_the_preset_of_a_task(trained, tmp_path):
+    trained.save_to_preset(tmp_path)
+    other = randomized(backbone())
+    with pytest.raises(FileExistsError, match="holds a task") as error:
+        other.save_to_preset(tmp_path)
+    assert f"preset_dir={str(tmp_path)!r}" in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == TASK_FILES
+    assert_same(trained, SawtoothRegressor.from_preset(tmp_path))
+    # Tasks replace tasks, and backbones backbones.
+    task = randomized(SawtoothClassifier(other, num_classes=3))
+    task.save_to_preset(tmp_path)
+    assert_same(task, SawtoothClassifier.from_preset(tmp_path))
+    for name in ("task.json", "task.weights.h5"):
+        (tmp_path / name).unlink()
+    for model in (other, trained.backbone):
+        model.save_to_preset(tmp_path)
+        assert_same(model, SawtoothBackbone.from_preset(tmp_path))
+
+
 def test_another_head_on_the_same_backbone(trained, tmp_path):
     trained.save_to_preset(tmp_path)
     for task in (
@@ -189,6 +208,108 @@ def test_another_head_on_the_same_backbone(trained, tmp_path):
     trained.backbone.save_to_preset(tmp_path / "backbone")
     task = SawtoothRegressor.from_preset(tmp_path / "backbone")
     assert_same(trained.backbone, task.backbone)
+
+
+SAVED_TASKS = [
+    (SawtoothRegressor, "num_outputs"),
+    (SawtoothClassifier, "num_classes"),
+]
+
+
+@pytest.mark.parametrize("cls,number", SAVED_TASKS)
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_new_head_keeps_the_rest_of_the_task(cls, number, n, tmp_path):
+    preprocessor = keras.layers.Rescaling(2.0)
+    task = cls(
+        backbone(), **{number: 2}, preprocessor=preprocessor, dropout=0.5, name="mine"
+    )
+    randomized(task).save_to_preset(tmp_path)
+    loaded = cls.from_preset(tmp_path, **{number: n})
+    assert loaded.output_shape == (None, n)
+    assert loaded.preprocessor.scale == 2
+    assert (loaded.dropout, loaded.name) == (0.5, "mine")
+    assert_same(task.backbone, loaded.backbone)
+    if n == 2:
+        before, after = (to_numpy(t.output_dense.kernel) for t in (task, loaded))
+        assert np.abs(before - after).max() > 0
+
+
+def test_a_given_backbone_keeps_its_weights(trained, tmp_path):
+    trained.save_to_preset(tmp_path)
+    other = randomized(backbone(num_layers=3))
+    before = other.get_weights()
+    for task in (
+        SawtoothRegressor.from_preset(tmp_path, backbone=other),
+        SawtoothRegressor.from_preset(tmp_path, backbone=other, num_outputs=2),
+    ):
+        assert task.backbone is other
+        for a, b in zip(before, other.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def own_softmax(x):
+    return keras.ops.softmax(x / 2)
+
+
+PROBABILITIES = {
+    "softmax": lambda: "softmax",
+    "function of keras.ops": lambda: keras.ops.softmax,
+    "function": lambda: own_softmax,
+    "layer": keras.layers.Softmax,
+    "layer with a function": lambda: keras.layers.Activation("softmax"),
+    "sigmoid": lambda: "sigmoid",
+    "hard sigmoid": lambda: "hard_sigmoid",
+}
+LOGITS = {
+    "linear": lambda: None,
+    "layer without a function": lambda: keras.layers.Activation("linear"),
+    "log softmax": lambda: keras.ops.log_softmax,
+    "relu": lambda: "relu",
+    "tanh": lambda: "tanh",
+    "layer with weights": keras.layers.PReLU,
+}
+
+
+@pytest.mark.parametrize("name", [*PROBABILITIES, *LOGITS])
+def test_the_default_loss_knows_logits(name):
+    activation = {**PROBABILITIES, **LOGITS}[name]()
+    task = SawtoothClassifier(backbone(), num_classes=3, activation=activation)
+    assert task.loss.get_config()["from_logits"] is (name in LOGITS)
+
+
+@keras.saving.register_keras_serializable(package="mine")
+class MyBackbone(SawtoothBackbone):
+    pass
+
+
+@keras.saving.register_keras_serializable(package="mine")
+class MyRegressor(SawtoothRegressor):
+    backbone_cls = MyBackbone
+
+
+@pytest.mark.parametrize("cls", [SawtoothRegressor, MyRegressor])
+def test_registered_subclasses(cls, tmp_path):
+    task = randomized(cls(MyBackbone(4, hidden_dim=3), num_outputs=2))
+    task.save_to_preset(tmp_path / "task")
+    task.backbone.save_to_preset(tmp_path / "backbone")
+    for name in ("task", "backbone"):
+        for load in (
+            MyBackbone.from_preset,
+            SawtoothBackbone.from_preset,
+            ks.from_preset,
+        ):
+            assert_same(task.backbone, load(str(tmp_path / name)))
+        new = SawtoothClassifier.from_preset(tmp_path / name, num_classes=3)
+        assert_same(task.backbone, new.backbone)
+        new = cls.from_preset(tmp_path / name, num_outputs=3)
+        assert_same(task.backbone, new.backbone)
+    for load in (cls.from_preset, SawtoothRegressor.from_preset):
+        loaded = load(tmp_path / "task")
+        assert_same(task, loaded)
+        assert type(loaded.backbone) is MyBackbone
+    backbone().save_to_preset(tmp_path / "plain")
+    with pytest.raises(ValueError, match="not a subclass of calling class"):
+        MyBackbone.from_preset(tmp_path / "plain")
 
 
 def test_release_by_hand(tmp_path):
@@ -204,6 +325,33 @@ def test_release_by_hand(tmp_path):
     assert_same(task, loaded)
     assert loaded.activation is keras.activations.softmax
     assert loaded.backbone.constrained is False
+
+
+@pytest.mark.parametrize("constrained", PHASES)
+def test_lora(constrained, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = backbone(normalization="layer", constrained=constrained)
+    x, y = data()
+    before = to_numpy(model(x))
+    model.enable_lora(2)
+    np.testing.assert_allclose(to_numpy(model(x)), before, atol=1e-6)
+    for layer in model.layers:
+        assert layer.trainable is (layer in model.sawtooth_layers)
+    task = SawtoothRegressor(model)
+    names = {v.name for v in model.trainable_variables}
+    assert {"lora_kernel_a", "lora_kernel_b", "bias"} < names and "kernel" not in names
+    kernels = [to_numpy(layer._kernel.value) for layer in model.sawtooth_layers]
+    task.fit(x, y, epochs=2, verbose=0)
+    for layer, kernel in zip(model.sawtooth_layers, kernels, strict=True):
+        np.testing.assert_array_equal(to_numpy(layer._kernel.value), kernel)
+        assert np.abs(to_numpy(layer.kernel) - kernel).max() > 0
+    # A preset has the sum of kernel and factors.
+    task.save_to_preset(tmp_path)
+    np.testing.assert_allclose(
+        SawtoothRegressor.from_preset(tmp_path).predict(x, verbose=0),
+        task.predict(x, verbose=0),
+        atol=1e-6,
+    )
 
 
 def test_arrays_reach_keras_as_arrays(monkeypatch):
@@ -225,6 +373,85 @@ def test_a_preprocessor():
     x, _ = data()
     expected = to_numpy(task(2 * x))
     np.testing.assert_allclose(task.predict(x, verbose=0), expected, rtol=1e-5)
+
+
+def adapted(layer, values):
+    layer.adapt(values)
+    return layer
+
+
+def normalization():
+    return adapted(keras.layers.Normalization(), data()[0])
+
+
+def given_normalization():
+    layer = keras.layers.Normalization(mean=[1.0] * 4, variance=[4.0] * 4)
+    layer.build((None, 4))
+    return layer
+
+
+PREPROCESSORS = {
+    "adapted": normalization,
+    "given": given_normalization,
+    "pipeline": lambda: keras.layers.Pipeline([normalization()]),
+    "buckets": lambda: adapted(keras.layers.Discretization(num_bins=3), data()[0]),
+    "lookup": lambda: keras.layers.IntegerLookup(
+        vocabulary=[0, 1, 2], output_mode="multi_hot"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSORS)
+def test_preprocessors_come_back(name, tmp_path):
+    task = SawtoothRegressor(backbone(), preprocessor=PREPROCESSORS[name]())
+    x = np.abs(data()[0]).round() if name == "lookup" else data()[0]
+    expected = to_numpy(task(task.preprocessor(x)))
+    task.save_to_preset(tmp_path)
+    loaded = SawtoothRegressor.from_preset(tmp_path)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6
+    )
+    new = SawtoothRegressor.from_preset(tmp_path, num_outputs=2)
+    np.testing.assert_allclose(
+        to_numpy(new.preprocessor(x)), to_numpy(task.preprocessor(x)), rtol=1e-6
+    )
+    given = adapted(keras.layers.Normalization(), 2 * x)
+    before = given.get_weights()
+    for arguments in ({}, {"num_outputs": 2}):
+        new = SawtoothRegressor.from_preset(tmp_path, preprocessor=given, **arguments)
+        assert new.preprocessor is given
+        for a, b in zip(before, given.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class UnregisteredLayer(keras.layers.Layer):
+    pass
+
+
+NO_PREPROCESSORS = {
+    "function": (lambda: keras.ops.abs, "layers.*no other callables"),
+    "lambda": (lambda: lambda x: 2 * x, "layers.*no other callables"),
+    "code": (lambda: keras.layers.Lambda(lambda x: 2 * x), "lambda"),
+    "unregistered": (UnregisteredLayer, "nor registered with it"),
+    "vocabulary": (
+        lambda: adapted(keras.layers.StringLookup(), ["a", "b"]),
+        "keeps data outside its weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_PREPROCESSORS)
+def test_preprocessors_that_no_preset_brings_back(name, tmp_path):
+    build, message = NO_PREPROCESSORS[name]
+    preprocessor = build()
+    task = SawtoothRegressor(backbone(), preprocessor=preprocessor)
+    with pytest.raises(ValueError, match=message) as error:
+        task.save_to_preset(tmp_path / "preset")
+    assert f"preprocessor={preprocessor!r}" in str(error.value)
+    assert os.listdir(tmp_path) == []
+    task.preprocessor = None
+    task.save_to_preset(tmp_path / "preset")
+    assert SawtoothRegressor.from_preset(tmp_path / "preset").preprocessor is None
 
 
 def test_keras_saves_tasks_too(trained, tmp_path):
@@ -346,11 +573,21 @@ def lambda_head(config):
     config["preprocessor"] = {"class_name": "Lambda", "config": {}}
 
 
+def large_preprocessor(config):
+    config["preprocessor"] = {
+        "module": "keras.layers",
+        "class_name": "Dense",
+        "config": {"units": 10**6},
+        "build_config": {"input_shape": [None, 10**6]},
+    }
+
+
 HOSTILE = [
     ("config.json", lambda c: c.update(num_layers=10**9), "num_layers=1000000000"),
     ("config.json", lambda c: c.update(hidden_dim=10**12), "describes a model with"),
     ("task.json", lambda c: c.update(num_outputs=10**12), "describes a model with"),
     ("task.json", lambda_head, "`Lambda` layer"),
+    ("task.json", large_preprocessor, "describes a model with"),
     (
         "task.json",
         lambda c: c["backbone"].update(

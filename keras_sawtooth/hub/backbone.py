@@ -8,6 +8,7 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import locate_checked
+from keras_sawtooth.hub.files import refuse_older_task
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -168,6 +169,13 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             "residual": self.residual,
         }
 
+    def default_lora_layer_names(self):
+        """Names of the layers that `enable_lora` adapts: all sawtooth layers.
+
+        Their biases and functions are trained, too, and everything else is frozen.
+        """
+        return [layer.name for layer in self.sawtooth_layers]
+
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
         """Load the backbone of a preset.
@@ -180,14 +188,19 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset.
         """
-        directory, dtype = locate_checked(preset)
+        directory, dtype = locate_checked(preset, SawtoothBackbone)
         # KerasHub would take the dtype policy of the moment.
         kwargs["dtype"] = kwargs.get("dtype") or dtype
         with errors_naming(f"preset {str(preset)!r}"):
             return super().from_preset(str(directory), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save the backbone to a preset directory, see KerasHub."""
+        """Save the backbone to a preset directory, see KerasHub.
+
+        Raises:
+            FileExistsError: if there is the preset of a task already.
+        """
+        refuse_older_task(preset_dir)
         with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
 

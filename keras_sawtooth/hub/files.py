@@ -1,10 +1,16 @@
 """The directories of KerasHub's presets, checked."""
 
+import os
+import pathlib
+import tempfile
+
 import keras
 
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_config import HUB
 from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_files import CONFIG
+from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import check_files
 from keras_sawtooth.preset_files import check_preset
@@ -40,12 +46,12 @@ def _class_of(name):
     return read_json(locate(name)[0] / CONFIG)["registered_name"]
 
 
-def locate_checked(preset, task=False):
+def locate_checked(preset, backbone_cls, task=False):
     """Where a preset is, after all checks, and the dtype it was saved with."""
     directory, root = locate(preset, (TASK, TASK_WEIGHTS) if task else ())
     label = f"preset {str(preset)!r}"
     config, _ = check_preset(directory, root, label)
-    if config.get("registered_name") not in HUB:
+    if not _is_registered(config, backbone_cls):
         raise ValueError(
             f"The {label} holds a {config['class_name']!r}, which is not a backbone. "
             "Load it by `keras_sawtooth.from_preset`."
@@ -61,3 +67,76 @@ def locate_checked(preset, task=False):
             check_size(task_config, weights, objects)
     dtype = config["config"].get("dtype")
     return directory, None if dtype is None else keras.dtype_policies.get(dtype)
+
+
+def saved_task(directory, cls):
+    """The config of the task in a preset, or `None` if there is none of that class."""
+    if not (directory / TASK).exists():
+        return None
+    config = without_compilation(read_json(directory / TASK))
+    return config if _is_registered(config, cls) else None
+
+
+def refuse_older_task(directory):
+    """A backbone would leave a task in the directory that is not its own.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    path = pathlib.Path(directory)
+    # KerasHub writes a task in front of its backbone, which has no files then.
+    if (path / TASK).exists() and any((path / name).exists() for name in FILES):
+        raise FileExistsError(
+            "The directory holds a task, whose head would come with the new backbone. "
+            f"Choose another directory, save the task itself, or delete {TASK!r} and "
+            f"{TASK_WEIGHTS!r} in it. Received: preset_dir={str(directory)!r}"
+        )
+
+
+def preprocessor_config(preprocessor):
+    """The config of a task's preprocessor, if a preset can bring it back.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if preprocessor is None:
+        return None
+    advice = (
+        "Before saving, replace it, or set `task.preprocessor = None` and apply it to "
+        f"the data yourself. Received: preprocessor={preprocessor!r}"
+    )
+    if not isinstance(preprocessor, keras.layers.Layer):
+        raise ValueError(
+            "A preset brings back preprocessors that are layers, such as a registered "
+            f"subclass of `keras.layers.Layer`, and no other callables. {advice}"
+        )
+    for layer in flatten_layers(preprocessor):
+        if _has_assets(layer):
+            raise ValueError(
+                f"The preprocessor's layer {layer.name!r} keeps data outside its "
+                "weights, such as a vocabulary that was adapted. Give it to the "
+                "constructor of the layer, and it becomes a part of the config. "
+                f"{advice}"
+            )
+    config = without_compilation(keras.saving.serialize_keras_object(preprocessor))
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise ValueError(
+            f"A preset does not bring back this preprocessor. {error} {advice}"
+        ) from error
+    return config
+
+
+def _has_assets(layer):
+    if not hasattr(layer, "save_assets"):
+        return False
+    with tempfile.TemporaryDirectory() as directory:
+        layer.save_assets(directory)
+        return bool(os.listdir(directory))
+
+
+def _is_registered(config, cls):
+    """Whether it is the config of a `cls`, or of a subclass that users registered."""
+    found = keras.saving.get_registered_object(config.get("registered_name"))
+    return isinstance(found, type) and issubclass(found, cls)

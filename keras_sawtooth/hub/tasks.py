@@ -1,13 +1,20 @@
 """Tasks on top of `SawtoothBackbone`: regression and classification."""
 
+import json
+
 import keras
 import keras_hub
+import numpy as np
 
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
+from keras_sawtooth.hub.files import TASK
+from keras_sawtooth.hub.files import TASK_WEIGHTS
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import locate_checked
+from keras_sawtooth.hub.files import preprocessor_config
+from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_saving import written_whole
@@ -57,19 +64,31 @@ class SawtoothTask(keras_hub.models.Task):
             preset: str. A handle, see `keras_sawtooth.from_preset`, which says what
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
-            **kwargs: arguments of the class that replace those in the preset. Where
-                the number of outputs or classes is given, the head starts untrained.
+            **kwargs: arguments of the class that replace those in the preset. A
+                backbone or preprocessor that is given keeps its weights. Where the
+                number of outputs or classes is given, the head starts untrained.
         """
-        directory, dtype = locate_checked(preset, task=True)
-        kwargs["dtype"] = kwargs.get("dtype") or dtype
+        directory, dtype = locate_checked(preset, SawtoothBackbone, task=True)
+        dtype = kwargs.pop("dtype", None) or dtype
+        new_head = not kwargs.keys().isdisjoint(("num_classes", "num_outputs"))
         with errors_naming(f"preset {str(preset)!r}"):
-            if "num_outputs" in kwargs and "backbone" not in kwargs:
-                # KerasHub knows only `num_classes`.
-                kwargs["backbone"] = SawtoothBackbone.from_preset(
-                    directory, load_weights, dtype=kwargs.pop("dtype")
+            if "backbone" not in kwargs:
+                # Not by `SawtoothBackbone`, which would check all files again.
+                kwargs["backbone"] = keras_hub.models.Backbone.from_preset(
+                    str(directory), load_weights, dtype=dtype
                 )
+            # KerasHub's own method keeps the config with `num_classes` only, and finds
+            # no task for a subclass of the backbone.
+            saved = saved_task(directory, cls)
+            if saved is None:
                 return cls(**kwargs)
-            return super().from_preset(str(directory), load_weights, **kwargs)
+            saved["config"] = {**saved["config"], **kwargs}
+            task = keras.saving.deserialize_keras_object(saved)
+            if load_weights:
+                # A preprocessor may have weights, too.
+                new = [*(task.layers if new_head else ()), kwargs.get("preprocessor")]
+                task.load_task_weights(directory / TASK_WEIGHTS, new)
+            return task
 
     # KerasHub makes a dataset of arrays, for its preprocessing: Keras would not shuffle
     # it, and it needs TensorFlow or Grain.
@@ -93,16 +112,27 @@ class SawtoothTask(keras_hub.models.Task):
         return super().predict(*args, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save the task to a preset directory, see KerasHub."""
+        """Save the task to a preset directory, see KerasHub.
+
+        Raises:
+            ValueError: if the preset could not bring back the preprocessor.
+        """
+        preprocessor = preprocessor_config(self.preprocessor)
         with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
+            # KerasHub leaves out the shape that it was built for, without which it has
+            # no weights to load.
+            saved = json.loads((draft / TASK).read_text())
+            saved["config"]["preprocessor"] = preprocessor
+            (draft / TASK).write_text(json.dumps(saved, indent=4))
 
     def save_task_weights(self, filepath):
         # KerasHub's own method would save the state of the optimizer, too.
         keras.saving.save_weights(self, filepath, objects_to_skip=self._not_ours())
 
-    def load_task_weights(self, filepath):
-        keras.saving.load_weights(self, filepath, objects_to_skip=self._not_ours())
+    def load_task_weights(self, filepath, skipped=()):
+        skipped = [*self._not_ours(), *skipped]
+        keras.saving.load_weights(self, filepath, objects_to_skip=skipped)
 
     def _not_ours(self):
         # A task that was never compiled has no such attribute.
@@ -117,7 +147,8 @@ class SawtoothRegressor(SawtoothTask):
     Args:
         backbone: a `SawtoothBackbone`.
         num_outputs: int. Number of predicted values.
-        preprocessor: `None`, or a layer or callable for the inputs.
+        preprocessor: `None`, or a layer or callable for the inputs. Presets bring back
+            layers only, and their vocabularies only from the constructor.
         dropout: float. Rate of the dropout in front of the output.
         **kwargs: `name`; `compile=False` leaves the task uncompiled.
 
@@ -160,9 +191,11 @@ class SawtoothClassifier(SawtoothTask):
     Args:
         backbone: a `SawtoothBackbone`.
         num_classes: int.
-        preprocessor: `None`, or a layer or callable for the inputs.
+        preprocessor: `None`, or a layer or callable for the inputs. Presets bring back
+            layers only, and their vocabularies only from the constructor.
         activation: activation of the output, such as `"softmax"`. By default the
-            outputs are logits.
+            outputs are logits. The default loss takes outputs that stay between 0 and 1
+            for probabilities, all others for logits.
         dropout: float. Rate of the dropout in front of the output.
         **kwargs: `name`; `compile=False` leaves the task uncompiled.
 
@@ -200,8 +233,7 @@ class SawtoothClassifier(SawtoothTask):
     def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
         """See `keras.Model.compile`. Defaults: Adam, cross-entropy and accuracy."""
         if loss == "auto":
-            from_logits = self.activation is not keras.activations.softmax
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
+            loss = keras.losses.SparseCategoricalCrossentropy(self._gives_logits())
         super().compile(
             keras.optimizers.Adam() if optimizer == "auto" else optimizer,
             loss,
@@ -210,3 +242,11 @@ class SawtoothClassifier(SawtoothTask):
             else metrics,
             **kwargs,
         )
+
+    def _gives_logits(self):
+        # The activation may be any function or layer. Far from 0 on both sides, only
+        # probabilities stay between 0 and 1.
+        far = np.full((2, self.output_dense.units), [[-10.0], [10.0]], "float32")
+        ends = self.activation(keras.ops.convert_to_tensor(far))
+        ends = keras.ops.convert_to_numpy(ends)
+        return not np.all((ends >= 0) & (ends <= 1))
