@@ -66,7 +66,9 @@ def relu_blocks(peaks, scales):
     output layer takes that constant off again.
 
     A first peak left of the middle is that of the mirrored triangle,
-    `T_a(u) = T_{1-a}(1 - u)`, and the first layer reads `1 - u`.
+    `T_a(u) = T_{1-a}(1 - u)`, and the first layer reads `1 - u`. There is no sum in it
+    yet. At depth 1 its first neuron takes the wave back to zero beyond the domain; at
+    others it bends halfway to the peak, and nothing reads it before it is trained.
 
     Args:
         peaks: tensor `(depth, channels)` or `(depth + 1, channels)`.
@@ -120,7 +122,7 @@ def relu_blocks(peaks, scales):
         )
     last = share[-1]
     output = [
-        # No ReLU reads the only wave: its third piece takes it back to zero.
+        # No ReLU reads the only wave, so the first neuron takes it back to zero.
         last / shorter if depth == 1 else one,
         last * rising[-1],
         last * turning[-1],
@@ -134,9 +136,10 @@ def relu_blocks(peaks, scales):
     r = size[0]
     direction = ops.where(mirrored, -r, r)
     start = ops.where(mirrored, r, zero)
+    bend = longer / 2 if depth > 1 else one
     return ReluBlocks(
         input_kernel=ops.stack([direction, direction, direction, zero]),
-        input_bias=ops.stack([start - r, start, -direction * peaks[0], r]),
+        input_bias=ops.stack([start - r * bend, start, -direction * peaks[0], r]),
         kernel=kernel,
         bias=ops.zeros_like(kernel[:, :, 0]),
         output_kernel=ops.stack([sign * w for w in output]),
