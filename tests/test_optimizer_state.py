@@ -743,6 +743,6 @@ def test_ftrl_goes_on_from_the_values_of_fresh_variables(arguments):
     new = copy_optimizer(ftrl)
     carry_over(ftrl, new, [kept, fresh], [])
     # A step by gradients of zero. Keras lets other variables start at zero in this way.
-    new.apply([ops.zeros_like(kept), ops.zeros_like(fresh)], [kept, fresh])
+    new.apply([ops.zeros_like(kept.value), ops.zeros_like(fresh.value)], [kept, fresh])
     np.testing.assert_allclose(to_numpy(fresh.value), [-3, 0, 0.5], rtol=1e-5)
     np.testing.assert_array_equal(to_numpy(kept.value), 0)

@@ -157,6 +157,23 @@ def test_relu_blocks_keep_their_digits_where_the_first_peak_is_at_an_end(first):
     assert np.max(errors[inside]) < 30 * np.max(rounding[inside])
 
 
+def test_the_first_neuron_learns_although_nothing_reads_it_yet():
+    z, peaks, amplitude, _ = sample(6, 3)
+    scales = reference.tied_scales(amplitude, peaks)
+    blocks = [to_numpy(b) for b in relu_network.relu_blocks(*tensors(peaks, scales))]
+    weights = np.random.default_rng(0).normal(size=z.shape)
+
+    def loss(*blocks):
+        y = relu_network.relu_network(
+            *tensors(z), relu_network.ReluBlocks(*blocks), ops.zeros((1, 5)), DOMAIN
+        )
+        return ops.sum(y * ops.convert_to_tensor(weights, "float32"))
+
+    kernel, gradient = blocks[2], gradients(loss, blocks)[2]
+    np.testing.assert_array_equal(kernel[0, :, 0], 0)
+    assert np.all(np.abs(gradient[0, :3, 0]) > 0)
+
+
 def test_gradients_equal_finite_differences_away_from_breakpoints():
     z, peaks, amplitude, slopes = sample(3, 3, channels=4, points=200)
     weights = np.random.default_rng(0).normal(size=z.shape)
