@@ -12,7 +12,7 @@ zero along a cosine. Sawtooth layers have the domain (0, 1), on which all points
 and a starting amplitude of 0.5, are released after 2,000 steps, and have an output
 layer of one weight and one bias, as a ReLU network has one. On 10 points their peaks
 stay between 0.3 and 0.7, and they move little after the release, as it matters what a
-function is between the points. docs/results.md says how the recipe was found.
+function is between the points. docs/trials.md says how the recipe was found.
 
 The peak of the learning rate is chosen for every row by a geometric mean over seeds and
 functions: of the training error on 500 points; on 10 points, where many networks go
