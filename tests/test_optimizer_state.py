@@ -135,7 +135,8 @@ def test_release_inside_fit(name):
         callbacks=[ks.ReleaseConstraints(epoch=3)],
     ).history["loss"]
     assert np.isfinite(losses).all()
-    assert losses[-1] < losses[0]
+    # FTRL forgets what variables start at in its first steps.
+    assert losses[-1] < losses[1]
     assert not model.layers[0].constrained
 
 
