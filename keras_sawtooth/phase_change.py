@@ -14,6 +14,7 @@ from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import exclude_successors
 from keras_sawtooth.optimizer_state import excludes_from_weight_decay
+from keras_sawtooth.optimizer_state import is_stale
 from keras_sawtooth.second_moments import starting_velocities
 
 
@@ -94,6 +95,18 @@ def renew(model, replaced):
             carry_over(old, new, trainer.trainable_variables, velocities)
         set_optimizer(trainer, new)
     forget_variables(model)
+
+
+def build_optimizer(trainer, rebuild=False):
+    """Build the optimizer of a compiled model, if it is not for its variables yet."""
+    optimizer = trainer.optimizer
+    # When Keras loads a model, layers may change their phase unnoticed by it.
+    if optimizer.built and not is_stale(optimizer, trainer):
+        return
+    if optimizer.built or rebuild:
+        # After a failure, it is still for the old variables.
+        set_optimizer(trainer, copy_optimizer(optimizer))
+    trainer.optimizer.build(trainer.trainable_variables)
 
 
 def set_optimizer(trainer, optimizer):

@@ -9,15 +9,14 @@ import numpy as np
 
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.optimizer_state import is_stale
 from keras_sawtooth.optimizer_state import start_at_values
+from keras_sawtooth.phase_change import build_optimizer
 from keras_sawtooth.phase_change import change_phase
 from keras_sawtooth.phase_change import renew
-from keras_sawtooth.phase_change import set_optimizer
 from keras_sawtooth.phase_change import undone_on_failure
 from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.phase_files import collect_followers
+from keras_sawtooth.state_trees import set_state_tree
 
 
 def load_weights(model, filepath, skip_mismatch=False, **kwargs):
@@ -30,7 +29,9 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
     Args:
         model: a built `keras.Model`.
-        filepath: str or path of a `.weights.h5`, `.weights.json` or `.keras` file.
+        filepath: str or path of a `.weights.h5`, `.weights.json` or `.keras` file, or
+            of a directory that `keras.callbacks.OrbaxCheckpoint` wrote, for a model
+            that is compiled and has the same names of layers.
         skip_mismatch: bool. As in `keras.Model.load_weights`.
         **kwargs: further arguments of `keras.Model.load_weights`.
 
@@ -42,7 +43,7 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         FileNotFoundError: if there is no such file.
         TypeError: if `model` is not a `keras.Model`.
         ValueError: if the file is damaged, belongs to another model, or holds NaN
-            values.
+            values, or `model` is not compiled and Orbax wrote it.
 
     Example:
 
@@ -68,30 +69,11 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
 
 def _load_weights(model, filepath, kwargs):
-    layers = _built_region_layers(model)
-    before = [(layer, layer.weights) for layer in layers]
-    optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
-    # The method of the class: `follow_phases` puts this function into its place.
-    load = type(model).load_weights
     variables = model.variables + _optimizer_variables(model)
     try:
         with undone_on_failure(model, variables):
-            # Once for the layers, which may change their phase. Keras would skip the
-            # state of optimizers that are still for the old variables.
-            for trainer, _ in optimizers:
-                trainer.optimizer = None
-            with collect_followers() as followers:
-                load(model, filepath, **kwargs)
-            for trainer, optimizer in optimizers:
-                trainer.optimizer = optimizer
-            if followers:
-                replaced = [item for item in before if item[0] in followers]
-                renew(model, replaced)
-            if optimizers:
-                for trainer, optimizer in optimizers:
-                    if optimizer is not None:
-                        _build_optimizer(trainer, rebuild=bool(followers))
-                load(model, filepath, **kwargs)
+            load = _load_checkpoint if os.path.isdir(filepath) else _load_file
+            followers = load(model, filepath, kwargs)
             refuse_nan(model.weights + _optimizer_variables(model))
     except BaseException as error:
         missing = isinstance(error, FileNotFoundError) and not os.path.exists(filepath)
@@ -104,15 +86,47 @@ def _load_weights(model, filepath, kwargs):
     return followers
 
 
-def _build_optimizer(trainer, rebuild):
-    optimizer = trainer.optimizer
-    # When Keras loads a model, layers may change their phase unnoticed by it.
-    if optimizer.built and not is_stale(optimizer, trainer):
-        return
-    if optimizer.built or rebuild:
-        # After a failure, it is still for the old variables.
-        set_optimizer(trainer, copy_optimizer(optimizer))
-    trainer.optimizer.build(trainer.trainable_variables)
+def _load_file(model, filepath, kwargs):
+    """Load a file of Keras; returns the layers that changed their phase."""
+    layers = _built_region_layers(model)
+    before = [(layer, layer.weights) for layer in layers]
+    optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
+    # The method of the class: `follow_phases` puts `load_weights` into its place.
+    load = type(model).load_weights
+    # Once for the layers, which may change their phase. Keras would skip the state of
+    # optimizers that are still for the old variables.
+    for trainer, _ in optimizers:
+        trainer.optimizer = None
+    with collect_followers() as followers:
+        load(model, filepath, **kwargs)
+    for trainer, optimizer in optimizers:
+        trainer.optimizer = optimizer
+    if followers:
+        replaced = [item for item in before if item[0] in followers]
+        renew(model, replaced)
+    if optimizers:
+        for trainer, optimizer in optimizers:
+            if optimizer is not None:
+                build_optimizer(trainer, rebuild=bool(followers))
+        load(model, filepath, **kwargs)
+    return followers
+
+
+def _load_checkpoint(model, directory, kwargs):
+    """Load a checkpoint of Orbax; returns the layers that changed their phase."""
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            "Keras reads checkpoints of Orbax into compiled models. Call `compile`, or "
+            "load it as a new model: `keras.saving.load_model(directory)`."
+        )
+    followers = []
+    # Keras reads the checkpoint and hands what is in it to this method.
+    model.set_state_tree = lambda tree: followers.extend(set_state_tree(model, tree))
+    try:
+        type(model).load_weights(model, directory, **kwargs)
+    finally:
+        del model.set_state_tree
+    return followers
 
 
 def set_weights(model, weights):
