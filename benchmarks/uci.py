@@ -7,12 +7,13 @@ Takes every folder in DIR that has a `data.csv` (header, target last) and a
 
 One and two hidden layers of 50 units, batches of 64, AdamW with a cosine to zero.
 AdamW's beta_2, learning rate, weight decay and number of steps are chosen for every
-model alike, one after the other, by the RMSE on a fifth of the training parts of the
-first three splits. What was chosen is then trained on all training parts, and judged
-once on the test parts; if the training of a split has failed, as its error on the
-training part shows, all are trained again at the next smaller rate. Sawtooth layers
-have default arguments, but for the depth, which is chosen as well; so is, of "released"
-ones, the share of the epochs after which they are released.
+model alike, one after the other and in the end rate and steps once more together, by
+the RMSE on a fifth of the training parts of the first three splits. What was chosen is
+then trained on all training parts, and judged once on the test parts; if the training
+of a split has failed, as its error on the training part shows, all are trained again
+at the next smaller rate. Sawtooth layers have default arguments, but for the depth,
+which is chosen as well; so is, of "released" ones, the share of the epochs after which
+they are released.
 
 Prints mean and standard error of the RMSE over the splits in the target's unit, and
 the mean difference to `Dense(relu)` split by split. Writes
@@ -59,12 +60,23 @@ FAILED = 3
 
 
 def choose(grid, error):
-    """The settings with the least `error(**settings)`, one name after the other."""
+    """The settings with the least `error(**settings)`, one name after the other.
+
+    A smaller rate may pay only with more steps: in the end all numbers of steps are
+    tried with the chosen rate and the two next to it.
+    """
     chosen = {name: values[0] for name, values in grid.items()}
+
+    def best(candidates):
+        errors = [error(**chosen | candidate) for candidate in candidates]
+        return candidates[np.argmin(np.nan_to_num(errors, nan=np.inf))]
+
     for name, values in grid.items():
-        errors = [error(**chosen | {name: value}) for value in values]
-        chosen[name] = values[np.argmin(np.nan_to_num(errors, nan=np.inf))]
-    return chosen
+        chosen |= best([{name: value} for value in values])
+    rates = sorted(grid["rate"])
+    i = rates.index(chosen["rate"])
+    near = rates[max(i - 1, 0) : i + 2]
+    return chosen | best([{"rate": r, "steps": s} for r in near for s in grid["steps"]])
 
 
 def run_set(runs, table, models, layer_counts, grid):
