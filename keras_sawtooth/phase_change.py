@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from contextlib import nullcontext
+from contextlib import suppress
 
 import keras
 from keras import ops
@@ -52,13 +53,16 @@ def undone_on_failure(model, variables):
         for layer in region_layers(model)
         if layer.built
     ]
-    optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
+    optimizers = [
+        (trainer, trainer.optimizer, getattr(trainer.optimizer, "built", True))
+        for trainer in compiled_models(model)
+    ]
     # Copies: JAX may donate the buffer of a variable.
     values = [(variable, ops.copy(variable.value)) for variable in variables]
     try:
         yield
     except BaseException:
-        for trainer, optimizer in optimizers:
+        for trainer, optimizer, _ in optimizers:
             set_optimizer(trainer, optimizer)
         changed = [item for item in layers if _has_changed(*item)]
         for item in changed:
@@ -67,6 +71,11 @@ def undone_on_failure(model, variables):
             forget_variables(model)
         for variable, value in values:
             variable.assign(value)
+        for trainer, optimizer, was_built in optimizers:
+            if not was_built and optimizer.built:
+                # For the variables, and in the state, of what failed.
+                with suppress(ValueError):
+                    set_optimizer(trainer, copy_optimizer(optimizer))
         raise
 
 

@@ -1,15 +1,20 @@
-"""The state of a model from a tree of values by paths, of this or the other phase.
+"""The state of a model from a tree of values by names, of this or the other phase.
 
 `keras.callbacks.OrbaxCheckpoint` writes such trees. Keras' own `set_state_tree` skips
 what is only in the tree or only in the model without a word.
 """
 
+import re
 import warnings
+
+import numpy as np
 
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import start_at_values
 from keras_sawtooth.phase_change import build_optimizer
 from keras_sawtooth.phase_change import change_phase
+
+SEED_STATE = "seed_generator_state"
 
 
 def set_state_tree(model, state_tree):
@@ -24,19 +29,21 @@ def set_state_tree(model, state_tree):
         tree are.
 
     Raises:
-        ValueError: if weights are missing or have other shapes.
+        ValueError: if the weights in the tree have other names or shapes.
     """
-    values = _by_path(state_tree, "trainable_variables", "non_trainable_variables")
+    # Both branches: a layer may have been frozen since.
+    values = {
+        **_by_path(state_tree["trainable_variables"]),
+        **_by_path(state_tree["non_trainable_variables"]),
+    }
     layers = [layer for layer in region_layers(model) if _other_phase(layer, values)]
     if layers:
         change_phase(model, layers)
-    missing = [v.path for v in model.weights if v.path not in values]
-    if missing:
-        raise ValueError(
-            f"It has no values for {missing}. All layers must have the names that they "
-            "had when it was written."
-        )
-    _assign(model.trainable_variables + model.non_trainable_variables, values)
+    _check_weights(model.weights, values)
+    for variable in model.trainable_variables + model.non_trainable_variables:
+        # Keras numbers seed generators: their states may have other names.
+        if variable.path in values:
+            variable.assign(values[variable.path])
     if not _set_optimizer_state(model, state_tree.get("optimizer_variables")):
         changed = [v for layer in layers for v in layer.trainable_variables]
         start_at_values(model.optimizer, changed)
@@ -45,6 +52,8 @@ def set_state_tree(model, state_tree):
 
 def _other_phase(layer, values):
     """Whether the values of a layer are those of the phase in which it is not."""
+    if not layer.built:
+        return False
     prefix = layer.slope.path.removesuffix("slope")
 
     def has(constrained):
@@ -54,45 +63,61 @@ def _other_phase(layer, values):
     return has(not layer.constrained) and not has(layer.constrained)
 
 
+def _check_weights(weights, values):
+    expected = {v.path: tuple(v.shape) for v in weights}
+    if len(expected) < len(weights):
+        raise ValueError(
+            "Orbax knows variables by their names, and some have the same one: "
+            f"{sorted(v.path for v in weights)}. Give the layers other names."
+        )
+    found = {
+        path: np.shape(value)
+        for path, value in values.items()
+        if not path.endswith(SEED_STATE)
+    }
+    if found != expected:
+        missing = dict(expected.items() - found.items())
+        unknown = dict(found.items() - expected.items())
+        raise ValueError(
+            f"The model expects the variables {missing}, and the checkpoint has "
+            f"{unknown} in their place. Layers and models must have the names and "
+            "arguments that they had when it was written."
+        )
+
+
 def _set_optimizer_state(model, state):
-    """Whether there is a state, and it is that of such an optimizer."""
+    """Whether there is a state, and the optimizer has taken it."""
     if state is None:
         return False
     build_optimizer(model)
-    optimizer = model.optimizer
-    if len(state) == 1:
-        # Keras numbers the names of optimizers.
-        state = {optimizer.name: next(iter(state.values()))}
-    values = _by_path({"": state}, "")
-    if {*values} != {v.path for v in optimizer.variables}:
-        warnings.warn(
-            f"The state of the optimizer of {model.name!r} is not loaded: in the "
-            "checkpoint is that of another kind of optimizer, or of one for other "
-            "variables.",
-            stacklevel=2,
-        )
-        return False
-    _assign(optimizer.variables, values)
-    return True
+    own = model.optimizer.variables
+    # Keras numbers the names of optimizers.
+    for name in (str, _without_number):
+        values = {name(path): value for path, value in _by_path(state).items()}
+        variables = {name(v.path): v for v in own}
+        if variables.keys() == values.keys() and len(variables) == len(own):
+            for path, variable in variables.items():
+                variable.assign(values[path])
+            return True
+    warnings.warn(
+        f"The state of the optimizer of {model.name!r} is not loaded: the one in the "
+        "checkpoint has other variables.",
+        stacklevel=2,
+    )
+    return False
 
 
-def _assign(variables, values):
-    for variable in variables:
-        if variable.path in values:
-            variable.assign(values[variable.path])
+def _without_number(path):
+    """The path of a variable of `adam_1` as that of one of `adam`."""
+    return re.sub(r"^([^/]+?)_\d+(?=/|$)", r"\1", path)
 
 
-def _by_path(state_tree, *kinds):
-    """The values of these branches by the paths of their variables."""
+def _by_path(branch, prefix=""):
+    """The values of a nested dict by the paths of their variables."""
     values = {}
-
-    def add(branch, prefix):
-        for name, value in branch.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{name}/")
-            else:
-                values[prefix + name] = value
-
-    for kind in kinds:
-        add(state_tree.get(kind, {}), "")
+    for name, value in branch.items():
+        if isinstance(value, dict):
+            values |= _by_path(value, f"{prefix}{name}/")
+        else:
+            values[prefix + name] = value
     return values

@@ -30,10 +30,10 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
     Args:
         model: a built `keras.Model`.
         filepath: str or path of a `.weights.h5`, `.weights.json` or `.keras` file, or
-            of a directory that `keras.callbacks.OrbaxCheckpoint` wrote, for a model
-            that is compiled and has the same names of layers.
-        skip_mismatch: bool. As in `keras.Model.load_weights`.
-        **kwargs: further arguments of `keras.Model.load_weights`.
+            of a directory that `keras.callbacks.OrbaxCheckpoint` wrote: then the model
+            must be compiled, and its layers have the names and arguments that they had.
+        skip_mismatch: bool. As in `keras.Model.load_weights`, for files.
+        **kwargs: further arguments of `keras.Model.load_weights`, for files.
 
     Returns:
         List of the `RegionConstraint` layers that changed their phase to follow the
@@ -43,7 +43,7 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         FileNotFoundError: if there is no such file.
         TypeError: if `model` is not a `keras.Model`.
         ValueError: if the file is damaged, belongs to another model, or holds NaN
-            values, or `model` is not compiled and Orbax wrote it.
+            values; if Orbax wrote it, and `model` is not built or compiled.
 
     Example:
 
@@ -114,16 +114,18 @@ def _load_file(model, filepath, kwargs):
 
 def _load_checkpoint(model, directory, kwargs):
     """Load a checkpoint of Orbax; returns the layers that changed their phase."""
+    if any(kwargs.values()):
+        raise ValueError(f"Checkpoints of Orbax are loaded whole. Received: {kwargs}")
+    if not model.built:
+        raise ValueError("It is not built: call it on data first, `model(x[:1])`.")
     if getattr(model, "optimizer", None) is None:
-        raise ValueError(
-            "Keras reads checkpoints of Orbax into compiled models. Call `compile`, or "
-            "load it as a new model: `keras.saving.load_model(directory)`."
-        )
+        raise ValueError("Keras reads checkpoints into compiled models: compile it.")
     followers = []
     # Keras reads the checkpoint and hands what is in it to this method.
     model.set_state_tree = lambda tree: followers.extend(set_state_tree(model, tree))
     try:
-        type(model).load_weights(model, directory, **kwargs)
+        # Orbax asks for an absolute path.
+        type(model).load_weights(model, os.path.abspath(directory))
     finally:
         del model.set_state_tree
     return followers

@@ -474,6 +474,20 @@ def test_a_subclass_is_restored_if_a_file_of_the_other_phase_fails(phase, tmp_pa
     assert [name for name, _ in before] == [name for name, _ in state(model)]
 
 
+@each_phase
+def test_a_refused_file_leaves_no_state_in_a_new_optimizer(phase, tmp_path):
+    other = trained(plain, phase)
+    other.layers[-1].bias.assign([np.nan])
+    other.save_weights(tmp_path / "m.weights.h5")
+    model, untouched = (compiled(plain(constrained=phase == PHASES[0])) for _ in "ab")
+    untouched.set_weights(model.get_weights())
+    with pytest.raises(ValueError, match="NaN"):
+        ks.load_weights(model, tmp_path / "m.weights.h5")
+    for each in (model, untouched):
+        continue_training(each)
+    assert_same_state(model, untouched)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_files_of_every_backend_load_here(backend, tmp_path):
