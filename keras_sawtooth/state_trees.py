@@ -32,10 +32,9 @@ def set_state_tree(model, state_tree):
         ValueError: if the weights in the tree have other names or shapes.
     """
     # Both branches: a layer may have been frozen since.
-    values = {
-        **_by_path(state_tree["trainable_variables"]),
-        **_by_path(state_tree["non_trainable_variables"]),
-    }
+    values = {}
+    for branch in ("trainable_variables", "non_trainable_variables"):
+        values |= _by_path(state_tree.get(branch, {}))
     layers = [layer for layer in region_layers(model) if _other_phase(layer, values)]
     if layers:
         change_phase(model, layers)
