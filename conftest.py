@@ -19,9 +19,9 @@ if importlib.util.find_spec("keras_hub") is None:
 MODULES = {
     "jax": ["jax", "jax_gpu_kernels", "jax_gradients"],
     "tensorflow": ["tensorflow"],
-    "torch": ["torch", "torch_gpu_kernels"],
+    "torch": ["torch", "torch_eager", "torch_gpu_kernels", "torch_operators"],
     # These import Triton, which is mostly not there.
-    "triton": ["torch_operators", "triton_functions", "triton_kernels"],
+    "triton": ["triton_functions", "triton_kernels"],
 }
 del MODULES[keras.backend.backend()]
 collect_ignore = [

@@ -73,8 +73,8 @@ def test_no_backend_and_no_private_keras_inside_the_package():
 # What Keras and torch have no public way for, and who depends on it.
 PRIVATE_NAMES = {
     # Of torch: whether there are transforms like `torch.func.vmap`, or dual numbers.
-    "_are_functorch_transforms_active": "torch_gpu_kernels.py",
-    "_current_level": "torch_gpu_kernels.py",
+    "_are_functorch_transforms_active": "torch.py",
+    "_current_level": "torch.py",
     "_compile_config": "phase_change.py",
     # Of functions that are decorated with `tf.function`.
     "_descriptor_cache": "phase_change.py",

@@ -145,8 +145,9 @@ def test_constrained_layers_are_exact_lines_far_outside(scales):
     model = keras.Sequential([keras.Input((64,)), layer])
     x = RNG.choice([-1, 1], size=(100, 64)) * RNG.uniform(3, 1000, size=(100, 64))
     values = [to_numpy(m(x)) for m in (model, ks.to_standard_layers(model))]
-    distances = np.abs(values[0] - values[1]) / np.abs(x)
-    assert distances.max() < 2e-6
+    # Steep lines are rounded by as much more.
+    sizes = np.abs(x) + np.abs(values[0])
+    assert np.max(np.abs(values[0] - values[1]) / sizes) < 2e-6
 
 
 @pytest.mark.skipif(not has_float64(), reason="JAX without float64")

@@ -1,10 +1,12 @@
-"""Derivatives on PyTorch, which needs no help on CPUs."""
+"""Derivatives on PyTorch: compiled ones need no help on CPUs."""
 
 import contextlib
 
 import torch
+from torch.autograd import forward_ad
 
 from keras_sawtooth import relu_network
+from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
 
 
@@ -22,14 +24,41 @@ init_scope = contextlib.nullcontext
 
 
 def fits_one_kernel(z, *parameters):
-    return torch_gpu_kernels.fits(z, parameters)
+    tensors = (z, *parameters)
+    return (
+        # Before torch 2.7, there was no way to know what `_sees_through` asks.
+        hasattr(torch.compiler, "is_exporting")
+        # Not what behaves like a tensor, as `DTensor` does.
+        and all(type(t) in (torch.Tensor, torch.nn.Parameter) for t in tensors)
+        and all(p.device == z.device for p in parameters)
+        and all(p.shape[-1] == z.shape[-1] for p in parameters)
+        and not _sees_through()
+        and z.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and all(p.dtype == torch.float32 for p in parameters)
+        and (
+            torch_gpu_kernels.fits(z, parameters)
+            if torch_gpu_kernels.serve(z)
+            else torch_eager.fits(z)
+        )
+    )
+
+
+@torch.compiler.assume_constant_result
+def _sees_through():
+    """Whether torch writes a program for others, or has to see the plain formulas."""
+    return (
+        torch.compiler.is_exporting()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        # Forward-mode derivatives.
+        or forward_ad._current_level >= 0
+    )
 
 
 def sawtooth_kernels(function, domain):
     def of_tensors(z, peaks, scales, slopes):
         sizes = [len(scales), len(peaks), len(slopes)]
-        parameters = peaks, scales, slopes
-        return torch_gpu_kernels.of_parameters(z, parameters, "sawtooth", sizes, domain)
+        return _operator(z, (peaks, scales, slopes), "sawtooth", sizes, domain)
 
     return of_tensors
 
@@ -37,11 +66,16 @@ def sawtooth_kernels(function, domain):
 def relu_network_kernels(function, domain):
     def of_tensors(z, slopes, *blocks):
         sizes = [len(relu_network.ReluBlocks(*blocks).kernel) + 1, 0, len(slopes)]
-        return torch_gpu_kernels.of_parameters(
-            z, [slopes, *blocks], "relu_network", sizes, domain
-        )
+        return _operator(z, (slopes, *blocks), "relu_network", sizes, domain)
 
     return of_tensors
+
+
+def _operator(*arguments):
+    # Registered when they are used: `import keras_sawtooth` stays fast.
+    from keras_sawtooth.backend import torch_operators
+
+    return torch_operators.of_parameters(*arguments)
 
 
 def triangle(w, peak):

@@ -1,20 +1,16 @@
-"""One GPU kernel for the values and one for the derivative of a layer (torch).
+"""Where one GPU kernel computes the values and one the derivative of a layer (torch).
 
 Without a compiler, torch takes a kernel for every operation, several dozen for a
 constrained layer of depth 3, and each reads what the one before wrote. The kernels of
 `triton_kernels.py` read an input once and write a result. They are operators of torch
 (`torch_operators.py`), which `torch.compile` takes as they are. Triton comes with torch
 for GPUs.
-
-Triton has no automatic differentiation: derivatives of derivatives, `vmap` and
-forward-mode derivatives are those of the plain formulas.
 """
 
 import functools
 import importlib.util
 
 import torch
-from torch.autograd import forward_ad
 
 from keras_sawtooth.backend.common import warn_of_no_kernels
 
@@ -24,34 +20,17 @@ MOST_PARAMETERS = 96
 INTERPRETED = False
 
 
+def serve(z):
+    """Whether `z` is where kernels run."""
+    return INTERPRETED or (z.is_cuda and torch.version.hip is None)
+
+
 def fits(z, parameters):
-    """Whether the kernels take `z` and `parameters`, here and now."""
-    tensors = (z, *parameters)
+    """Whether the kernels take `z` and `parameters`."""
     return (
-        # Before torch 2.7, there was no way to know what `_sees_through` asks.
-        hasattr(torch.compiler, "is_exporting")
-        # Not what behaves like a tensor, as `DTensor` does.
-        and all(type(t) in (torch.Tensor, torch.nn.Parameter) for t in tensors)
-        and (INTERPRETED or (z.is_cuda and torch.version.hip is None))
-        and all(p.device == z.device for p in parameters)
-        and all(p.shape[-1] == z.shape[-1] for p in parameters)
-        and not _sees_through()
-        and z.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and all(p.dtype == torch.float32 for p in parameters)
+        serve(z)
         and sum(_number_of_rows(p) for p in parameters) <= MOST_PARAMETERS
         and can_compile(z.device)
-    )
-
-
-@torch.compiler.assume_constant_result
-def _sees_through():
-    """Whether torch writes a program for others, or has to see the plain formulas."""
-    return (
-        torch.compiler.is_exporting()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        # Forward-mode derivatives.
-        or forward_ad._current_level >= 0
     )
 
 
@@ -81,22 +60,3 @@ def _try_to_compile(device):
         warn_of_no_kernels(error)
         return False
     return True
-
-
-def of_parameters(z, parameters, name, sizes, domain):
-    """Result of a layer, with values and gradients from one kernel each.
-
-    Args:
-        z: tensor `(..., channels)`.
-        parameters: list of tensors `(..., channels)`; `fits` is true of them and `z`.
-        name: `"sawtooth"` or `"relu_network"`.
-        sizes: `[depth, number of peaks or 0, number of slopes]`, list of int.
-        domain: pair of floats.
-
-    Returns:
-        Tensor like `z`.
-    """
-    from keras_sawtooth.backend import torch_operators
-
-    rows = torch.cat([p.reshape(-1, p.shape[-1]) for p in parameters])
-    return torch_operators.value(z, rows, name, sizes, list(domain))

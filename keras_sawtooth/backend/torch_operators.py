@@ -1,11 +1,16 @@
-"""The kernels of `triton_kernels.py` as operators of torch, with their derivatives."""
+"""Values and derivatives of a layer as operators of torch, with their derivatives.
+
+On GPUs they are the kernels of `triton_kernels.py`, on CPUs `torch_eager.py`. As torch
+sees no more than the operators, derivatives of derivatives are those of the plain
+formulas.
+"""
 
 import torch
 
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
-from keras_sawtooth.backend import triton_functions
-from keras_sawtooth.backend import triton_kernels
+from keras_sawtooth.backend import torch_eager
+from keras_sawtooth.backend import torch_gpu_kernels
 
 # A thread has a channel.
 MOST_CHANNELS, LEAST_CHANNELS = 128, 32
@@ -23,6 +28,8 @@ CONSTANTS = "str name, int[] sizes, float[] domain"
     schema=f"(Tensor z, Tensor rows, {CONSTANTS}) -> Tensor",
 )
 def value(z, rows, name, sizes, domain):
+    if not torch_gpu_kernels.serve(z):
+        return torch_eager.value(z, rows, name, sizes, domain)
     y = z.new_empty(z.shape)
     _launch("value_kernel", name, sizes, domain, rows, z.contiguous(), y)
     return y
@@ -34,6 +41,8 @@ def value(z, rows, name, sizes, domain):
     schema=f"(Tensor z, Tensor dy, Tensor rows, {CONSTANTS}) -> (Tensor, Tensor)",
 )
 def derivative(z, dy, rows, name, sizes, domain):
+    if not torch_gpu_kernels.serve(z):
+        return torch_eager.derivative(z, dy, rows, name, sizes, domain)
     tiles, _, _, _ = _tiles(z)
     dz, sums = z.new_empty(z.shape), rows.new_empty((tiles, *rows.shape))
     tensors = z.contiguous(), dy.contiguous(), dz, sums
@@ -111,7 +120,29 @@ def _tiles(z):
     return -(-rows // height), across, height, width
 
 
+def of_parameters(z, parameters, name, sizes, domain):
+    """Result of a layer, with its values and its gradients from one operator each.
+
+    Args:
+        z: tensor `(..., channels)`.
+        parameters: list of tensors `(..., channels)`; `fits_one_kernel` is true of them
+            and `z`.
+        name: `"sawtooth"` or `"relu_network"`.
+        sizes: `[depth, number of peaks or 0, number of slopes]`, list of int.
+        domain: pair of floats.
+
+    Returns:
+        Tensor like `z`.
+    """
+    rows = torch.cat([p.reshape(-1, p.shape[-1]) for p in parameters])
+    return value(z, rows, name, sizes, list(domain))
+
+
 def _launch(kernel, function, sizes, domain, rows, z, *others):
+    # Slow to import, and only there where Triton is.
+    from keras_sawtooth.backend import triton_functions
+    from keras_sawtooth.backend import triton_kernels
+
     down, across, height, width = _tiles(z)
     # Triton launches on the current device.
     with torch.cuda.device_of(z):

@@ -1,4 +1,8 @@
-"""The kernels for GPUs against the plain formulas; interpreted without a GPU."""
+"""Values and derivatives as operators of torch, against the plain formulas.
+
+On GPUs they are kernels, which are interpreted without a GPU; on CPUs that is what is
+used without a compiler.
+"""
 
 import itertools
 import os
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 
 if keras.backend.backend() != "torch":
-    pytest.skip("kernels for torch", allow_module_level=True)
+    pytest.skip("operators of torch", allow_module_level=True)
 import torch
 
 GPU = torch.cuda.is_available()
@@ -23,19 +27,25 @@ from models import losses_of_a_layer
 from test_hot_path import example
 
 import keras_sawtooth as ks
+from keras_sawtooth import hot_path
+from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
 from keras_sawtooth.backend import torch_operators
 
 # Raised inside of torch 2.13, at the first forward-mode derivative.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+# Where the tensors of a test are.
+DEVICE = {"type": "cpu"}
 KINDS = [("constrained", 3), ("released", 1), ("released", 3)]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k[0]}{k[1]}")
 SHAPE = (6, 5)
 
 
-@pytest.fixture(autouse=True)
-def launches(monkeypatch):
-    """Names of the kernels that were launched."""
+@pytest.fixture(autouse=True, params=["kernels", "eager"])
+def used(request, monkeypatch):
+    """Names of the functions that were used, values and derivatives."""
+    # The tests compile one function again and again, and the compiler counts.
+    torch.compiler.reset()
     names = []
     launch = torch_operators._launch
 
@@ -44,11 +54,31 @@ def launches(monkeypatch):
         launch(kernel, function, *others)
 
     monkeypatch.setattr(torch_operators, "_launch", recorded)
-    monkeypatch.setattr(torch_gpu_kernels, "INTERPRETED", not GPU)
-    device = torch.device("cuda", 0) if GPU else torch.device("cpu")
-    assert torch_gpu_kernels.can_compile(device)
+    for name in ("value", "derivative"):
+        monkeypatch.setattr(torch_eager, name, recorded_eager(names, name))
+    kernels = request.param == "kernels"
+    monkeypatch.setattr(torch_gpu_kernels, "INTERPRETED", kernels and not GPU)
+    monkeypatch.setitem(DEVICE, "type", "cuda" if kernels and GPU else "cpu")
+    if kernels:
+        device = torch.device("cuda", 0) if GPU else torch.device("cpu")
+        assert torch_gpu_kernels.can_compile(device)
     names.clear()
     return names
+
+
+def recorded_eager(names, operator):
+    function = getattr(torch_eager, operator)
+
+    def recorded(*arguments):
+        name = arguments[-3]
+        names.append(name if operator == "value" else f"{name}_derivative")
+        return function(*arguments)
+
+    return recorded
+
+
+kernels_alone = pytest.mark.parametrize("used", ["kernels"], indirect=True)
+eager_alone = pytest.mark.parametrize("used", ["eager"], indirect=True)
 
 
 def example_tensors(kind, shape=SHAPE, dtype=torch.float32):
@@ -58,8 +88,8 @@ def example_tensors(kind, shape=SHAPE, dtype=torch.float32):
 
 
 def tensor(array, dtype=torch.float32):
-    device = "cuda" if GPU else "cpu"
-    return torch.tensor(np.asarray(array), dtype=dtype, device=device).requires_grad_()
+    array = np.asarray(array)
+    return torch.tensor(array, dtype=dtype, device=DEVICE["type"]).requires_grad_()
 
 
 def scalar(y):
@@ -89,17 +119,18 @@ def assert_same(found, expected, tolerance=3e-6):
 @pytest.mark.parametrize(
     "kind", [*KINDS, ("constrained", 1), ("released", 2), ("constrained", 5)]
 )
-def test_values_and_gradients(kind, launches):
+def test_values_and_gradients(kind, used):
     (fast, plain), arguments = example_tensors(kind)
     assert_same(*(values_and_gradients(f, arguments) for f in (fast, plain)))
     name = "sawtooth" if kind[0] == "constrained" else "relu_network"
-    assert launches == [name, f"{name}_derivative"]
+    assert used == [name, f"{name}_derivative"]
 
 
 @each_kind
 @pytest.mark.parametrize("shape", [(7, 40), (2, 3, 2, 33), (1, 1), (0, 3)])
-def test_several_tiles(kind, shape, monkeypatch):
-    """Of four rows and 32 channels, and not all of them full."""
+def test_several_tiles_or_blocks(kind, shape, monkeypatch):
+    """Of up to four rows and 32 channels, and not all of them full."""
+    monkeypatch.setattr(torch_eager, "BLOCK", 120)
     monkeypatch.setattr(torch_operators, "MOST_ROWS", 4)
     monkeypatch.setattr(torch_operators, "LEAST_ROWS", 4)
     monkeypatch.setattr(torch_operators, "MOST_CHANNELS", 32)
@@ -107,6 +138,7 @@ def test_several_tiles(kind, shape, monkeypatch):
     assert_same(*(values_and_gradients(f, arguments) for f in (fast, plain)))
 
 
+@kernels_alone
 @pytest.mark.parametrize(
     "shape, tiles",
     [
@@ -122,14 +154,14 @@ def test_tiles_cover_the_input(shape, tiles):
 
 @each_kind
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(kind, dtype, launches):
+def test_half_precision(kind, dtype, used):
     (fast, plain), arguments = example_tensors(kind, dtype=dtype)
 
     def rounded(z, *parameters):
         return plain(z.float(), *parameters).to(dtype)
 
     found, expected = (values_and_gradients(f, arguments) for f in (fast, rounded))
-    assert len(launches) == 2
+    assert len(used) == 2
     assert_same(found[:2], expected[:2], 0.01)
     # The sums are in float32.
     assert_same(found[2:], expected[2:])
@@ -146,7 +178,7 @@ def test_layouts_and_gradients_that_are_not_contiguous(kind):
 
 
 @each_kind
-def test_derivatives_of_derivatives(kind, launches):
+def test_derivatives_of_derivatives(kind, used):
     (fast, plain), arguments = example_tensors(kind)
 
     def second(function):
@@ -155,7 +187,7 @@ def test_derivatives_of_derivatives(kind, launches):
 
     found = second(fast)
     # Those of the gradients are of the plain formulas.
-    assert len(launches) == 2
+    assert len(used) == 2
     assert_same(found, second(plain), 1e-5)
 
 
@@ -177,7 +209,7 @@ def dual(function, z):
     "transform, compiled",
     [*itertools.product(TRANSFORMS, [False, True]), ("dual numbers", False)],
 )
-def test_transforms_see_the_plain_formulas(kind, transform, compiled, launches):
+def test_transforms_see_the_plain_formulas(kind, transform, compiled, used):
     (fast, plain), (z, *parameters) = example_tensors(kind)
 
     def result(function):
@@ -190,36 +222,38 @@ def test_transforms_see_the_plain_formulas(kind, transform, compiled, launches):
         return transformed(z.detach())
 
     assert_same([result(fast)], [result(plain)])
-    assert not launches
+    assert not used
 
 
 @each_kind
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_in_compiled_programs(kind, dynamic, launches):
+def test_in_compiled_programs(kind, dynamic, used):
     (fast, plain), (z, *parameters) = example_tensors(kind)
     compiled = torch.compile(fast, backend="aot_eager", fullgraph=True, dynamic=dynamic)
     for part in (z, z.detach()[:4].requires_grad_()):
         arguments = [part, *parameters]
         assert_same(*(values_and_gradients(f, arguments) for f in (compiled, plain)))
-    assert len(launches) == 4
+    # On CPUs, the compiler sees the plain formulas.
+    assert len(used) == (4 if torch_gpu_kernels.serve(z) else 0)
 
 
-def test_kernels_are_tried_while_torch_traces(launches):
+@kernels_alone
+def test_kernels_are_tried_while_torch_traces(used):
     (fast, plain), arguments = example_tensors(KINDS[0])
     torch_gpu_kernels._try_to_compile.cache_clear()
     compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
     assert_same(*(values_and_gradients(f, arguments) for f in (compiled, plain)))
-    assert launches == ["relu_network_derivative", "sawtooth", "sawtooth_derivative"]
+    assert used == ["relu_network_derivative", "sawtooth", "sawtooth_derivative"]
 
 
-def test_exported_programs_are_for_machines_without_the_package(launches):
+def test_exported_programs_are_for_machines_without_the_package(used):
     layer = ks.RegionConstraint(2)
     layer.build((None, 4))
     z = tensor(np.ones((2, 4))).detach()
     program = torch.export.export(layer, (z,), strict=False)
-    assert "keras_sawtooth" not in str(program.graph) and not launches
+    assert "keras_sawtooth" not in str(program.graph) and not used
     layer(z)
-    assert launches == ["sawtooth"]
+    assert used == ["sawtooth"]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -256,22 +290,31 @@ def test_at_breakpoints_and_ends_the_derivative_is_that_of_the_plain_formula(z):
             z.as_subclass(type("Mine", (torch.Tensor,), {})),
             p,
         ),
-        "too many parameters": lambda z, p: (z, [*p, z.new_zeros(96, z.shape[-1])]),
     }.values(),
 )
-def test_other_inputs_go_without_kernels(change):
+def test_other_inputs_go_without_operators(change):
     _, (z, *parameters) = example_tensors(KINDS[0])
+    assert hot_path.backend.fits_one_kernel(z, *parameters)
+    z, parameters = change(z, parameters)
+    assert not hot_path.backend.fits_one_kernel(z, *parameters)
+
+
+@kernels_alone
+def test_kernels_have_so_many_parameters_at_most():
+    _, (z, *parameters) = example_tensors(KINDS[0])
+    more = [*parameters, z.new_zeros(96, z.shape[-1])]
     assert torch_gpu_kernels.fits(z, parameters)
-    assert not torch_gpu_kernels.fits(*change(z, parameters))
+    assert not torch_gpu_kernels.fits(z, more)
 
 
 @pytest.mark.skipif(GPU, reason="there is a GPU")
-def test_without_a_gpu_there_are_no_kernels(monkeypatch):
-    monkeypatch.setattr(torch_gpu_kernels, "INTERPRETED", False)
+@eager_alone
+def test_without_a_gpu_there_are_no_kernels():
     _, (z, *parameters) = example_tensors(KINDS[0])
     assert not torch_gpu_kernels.fits(z, parameters)
 
 
+@kernels_alone
 def test_where_kernels_do_not_compile_torch_does_the_work(monkeypatch):
     def fail(*arguments):
         raise NotImplementedError("no compiler")
@@ -286,10 +329,10 @@ def test_where_kernels_do_not_compile_torch_does_the_work(monkeypatch):
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_fit_as_without_kernels(released, monkeypatch, launches):
+def test_fit_as_without_operators(released, monkeypatch, used):
     found = losses_of_a_layer(12, 3, 4, released)
-    assert len(launches) >= 2 * 3 * 3
-    monkeypatch.setattr(torch_gpu_kernels, "fits", lambda z, parameters: False)
+    assert len(used) >= 2 * 3 * 3
+    monkeypatch.setattr(hot_path.backend, "fits_one_kernel", lambda *tensors: False)
     expected = losses_of_a_layer(12, 3, 4, released)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -323,6 +366,7 @@ for kernel in ("value", "derivative"):
 """
 
 
+@kernels_alone
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
