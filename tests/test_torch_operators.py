@@ -130,7 +130,8 @@ def test_values_and_gradients(kind, used):
 @pytest.mark.parametrize("shape", [(7, 40), (2, 3, 2, 33), (1, 1), (0, 3)])
 def test_several_tiles_or_blocks(kind, shape, monkeypatch):
     """Of up to four rows and 32 channels, and not all of them full."""
-    monkeypatch.setattr(torch_eager, "BLOCK", 120)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch_eager, "BLOCK", dict.fromkeys(torch_eager.BLOCK, 120))
     monkeypatch.setattr(torch_operators, "MOST_ROWS", 4)
     monkeypatch.setattr(torch_operators, "LEAST_ROWS", 4)
     monkeypatch.setattr(torch_operators, "MOST_CHANNELS", 32)
