@@ -14,6 +14,8 @@ derivatives do:
 * XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
   layer; torch makes one for every operation. `backend/jax_gpu_kernels.py` and
   `torch_gpu_kernels.py` make one.
+* Torch without a compiler goes through memory for every operation.
+  `backend/torch_eager.py` does so for blocks that stay in the cache.
 
 Inputs of half precision are widened, and results narrowed again, in here: so a
 block or a kernel reads and writes no more than it has to.

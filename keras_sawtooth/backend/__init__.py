@@ -5,7 +5,7 @@ Every backend has a module with
 * `triangle(w, peak)`: `sawtooth.triangle` with one sum for the gradient of a peak;
 * `compiled_for_cpu()`: whether XLA compiles for a CPU here and now;
 * `fits_one_kernel(z, *parameters)`: whether a kernel of our own can take them, here and
-  now;
+  now, or on torch an operator that stands for one;
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
