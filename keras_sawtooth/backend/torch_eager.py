@@ -6,9 +6,8 @@ masks are floats, and blocks of rows stay in the cache from the first operation 
 last. As in a kernel for GPUs, a derivative computes waves and neurons again, and
 nothing but its inputs is kept for it.
 
-Shapes: blocks are `(rows, channels)`, parameters `(..., channels)`. Values and
-derivatives are written where the last arguments say, sums are added to those of the
-blocks before.
+Shapes: blocks are `(rows, channels)`, parameters `(..., channels)`. Sums over the rows
+of a block are added to those of the blocks before.
 """
 
 import math
@@ -125,8 +124,8 @@ def _sawtooth_derivative(z, dy, parameters, domain, sums):
         # `dT = t * (dw - T * dpeak)`, where `t` is the slope of a side.
         before = waves[i - 1] if i else _normalized(z, domain)
         left, right = 1 / peaks[i], 1 / (peaks[i] - 1)
-        rising = _mask(torch.le, before, peaks[i])
-        d_wave.mul_(rising.mul_(left - right).add_(right))
+        # At 0 and 1 `lerp` has one of both, exactly.
+        d_wave.mul_(torch.lerp(right, left, _mask(torch.le, before, peaks[i])))
         if i == 0:
             d_wave = torch.ops.aten.threshold_backward(d_wave, waves[0], 0)
         peak_sums[i] -= (d_wave * waves[i]).sum(0)
