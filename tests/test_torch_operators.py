@@ -28,6 +28,7 @@ from test_hot_path import example
 
 import keras_sawtooth as ks
 from keras_sawtooth import hot_path
+from keras_sawtooth import relu_network
 from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
 from keras_sawtooth.backend import torch_operators
@@ -187,9 +188,48 @@ def test_derivatives_of_derivatives(kind, used):
         return gradients(sum((g**2).sum() for g in first), arguments)
 
     found = second(fast)
-    # Those of the gradients are of the plain formulas.
-    assert len(used) == 2
+    # For the values alone: what is differentiated again is of the plain formulas.
+    assert len(used) == 1
     assert_same(found, second(plain), 1e-5)
+
+
+@each_kind
+def test_second_derivatives_in_checkpoints(kind):
+    (fast, plain), (z, *parameters) = example_tensors(kind)
+
+    def bend(z, function):
+        first = gradients(scalar(function(z, *parameters)), [z], create_graph=True)
+        return gradients((first[0] ** 2).sum(), [z, *parameters], create_graph=True)[-1]
+
+    checkpoint = torch.utils.checkpoint.checkpoint
+    found = checkpoint(bend, z, fast, use_reentrant=False)
+    assert_same([found], [bend(z, plain)], 1e-5)
+
+
+@each_kind
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_jacobians(kind, vectorize):
+    (fast, plain), arguments = example_tensors(kind)
+
+    def jacobian(function):
+        return torch.autograd.functional.jacobian(
+            function, tuple(arguments), vectorize=vectorize
+        )
+
+    assert_same(jacobian(fast), jacobian(plain), 1e-5)
+
+
+@each_kind
+def test_frozen_layers(kind, used):
+    (fast, plain), (z, *parameters) = example_tensors(kind)
+    parameters = [p.detach() for p in parameters]
+    results = []
+    for function in (fast, plain):
+        y = function(z, *parameters)
+        results.append([y, *gradients(scalar(y), [z])])
+    assert_same(*results)
+    # Kernels make their sums beside the rest.
+    assert len(used) == (2 if torch_gpu_kernels.serve(z) else 0)
 
 
 TRANSFORMS = {
@@ -279,6 +319,33 @@ def test_at_breakpoints_and_ends_the_derivative_is_that_of_the_plain_formula(z):
         arrays, *functions = example(*kind, (3, 4), peaks=peaks)
         arguments = [tensor(np.full((3, 4), z)), *map(tensor, arrays[1:])]
         assert_same(*(values_and_gradients(f, arguments) for f in functions))
+
+
+@eager_alone
+def test_at_the_first_peaks_of_a_released_layer_it_is_that_of_the_left_side():
+    peaks = np.random.default_rng(0).uniform(0.1, 0.9, (3, 200)).astype("float32")
+    layer = ks.RegionConstraint(2, domain=(0.0, 1.0))
+    layer.build((None, 200))
+    layer.peak_logits.assign(np.log(peaks / (1 - peaks)))
+    z = layer.peaks.detach()[:1].requires_grad_()
+    layer.release()
+    derivatives = []
+    for function in (hot_path.relu_network, relu_network.relu_network):
+        y = function(z, layer.relu_blocks, layer.slopes, layer.domain)
+        derivatives.append(*gradients(y.sum(), [z]))
+    far = torch.abs(derivatives[0] - derivatives[1]) > 1e-2
+    assert int(far.sum()) == 0
+
+
+@eager_alone
+@pytest.mark.parametrize("margin", [1e-2, 1e-4])
+def test_steep_sides_are_as_exact_as_others(margin):
+    peaks = np.full((4, 3), 1 - margin)
+    (z, _, scales, slopes), *functions = example(
+        "constrained", 3, (200, 3), peaks=peaks
+    )
+    arguments = [tensor(a) for a in (z, peaks, scales, slopes)]
+    assert_same(*(values_and_gradients(f, arguments) for f in functions), 1e-5)
 
 
 @pytest.mark.parametrize(

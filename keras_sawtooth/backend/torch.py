@@ -1,4 +1,4 @@
-"""Derivatives on PyTorch: compiled ones need no help on CPUs."""
+"""Derivatives on PyTorch. It needs help on GPUs, and on CPUs without its compiler."""
 
 import contextlib
 
@@ -38,7 +38,7 @@ def fits_one_kernel(z, *parameters):
         and (
             torch_gpu_kernels.fits(z, parameters)
             if torch_gpu_kernels.serve(z)
-            else torch_eager.fits(z)
+            else torch_eager.fits(z, parameters)
         )
     )
 

@@ -19,14 +19,21 @@ import torch
 BLOCK = {"sawtooth": 2**16, "relu_network": 2**15}
 
 
-def fits(z):
+def fits(z, parameters):
     """Whether torch goes through `z` operation by operation, on a CPU."""
-    return z.device.type == "cpu" and not torch.compiler.is_compiling()
+    # The sums for parameters are most of a derivative. If all are frozen, automatic
+    # differentiation leaves them out.
+    trained = any(p.requires_grad for p in parameters)
+    return (
+        z.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and (trained or not z.requires_grad or not torch.is_grad_enabled())
+    )
 
 
 def value(z, rows, name, sizes, domain):
     """The operator `value` of `torch_operators.py`."""
-    of_block, _ = _FUNCTIONS[name]
+    of_block = _VALUES[name]
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
     parameters = _split(rows, name, sizes)
     for zs, ys in _blocks(name, z, y):
@@ -36,7 +43,7 @@ def value(z, rows, name, sizes, domain):
 
 def derivative(z, dy, rows, name, sizes, domain):
     """The operator `derivative` of `torch_operators.py`."""
-    _, of_block = _FUNCTIONS[name]
+    of_block = _DERIVATIVES[name]
     dz = torch.empty_like(z, memory_format=torch.contiguous_format)
     sums = torch.zeros_like(rows)
     parameters, sums_of = _split(rows, name, sizes), _split(sums, name, sizes)
@@ -144,7 +151,9 @@ def _through_domain(z, du, dy, slopes, domain, slope_sums):
 def _neurons(z, input_kernel, input_bias, kernel, bias, domain):
     """The four neurons of all layers, tensors `(4, rows, channels)`."""
     u = _normalized(z, domain)
-    neurons = [torch.addcmul(input_bias[:, None], input_kernel[:, None], u).relu_()]
+    # Not `addcmul`, which rounds once: at the peak its neuron must be 0.
+    hidden = (input_kernel[:, None] * u).add_(input_bias[:, None])
+    neurons = [hidden.relu_()]
     for weights, start in zip(kernel, bias, strict=True):
         hidden = torch.addcmul(start[:, None], weights[:, 0, None], neurons[-1][0])
         for k in range(1, 4):
@@ -183,7 +192,8 @@ def _relu_network_derivative(z, dy, parameters, domain, sums):
     return _through_domain(z, du, dy, slopes, domain, slope_sums)
 
 
-_FUNCTIONS = {
-    "sawtooth": (_sawtooth, _sawtooth_derivative),
-    "relu_network": (_relu_network, _relu_network_derivative),
+_VALUES = {"sawtooth": _sawtooth, "relu_network": _relu_network}
+_DERIVATIVES = {
+    "sawtooth": _sawtooth_derivative,
+    "relu_network": _relu_network_derivative,
 }

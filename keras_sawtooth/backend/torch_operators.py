@@ -1,8 +1,7 @@
 """Values and derivatives of a layer as operators of torch, with their derivatives.
 
-On GPUs they are the kernels of `triton_kernels.py`, on CPUs `torch_eager.py`. As torch
-sees no more than the operators, derivatives of derivatives are those of the plain
-formulas.
+On GPUs they are the kernels of `triton_kernels.py`, on CPUs `torch_eager.py`. Neither
+has derivatives of derivatives: those are of the plain formulas.
 """
 
 import torch
@@ -68,22 +67,25 @@ def _save(ctx, inputs, output):
 
 
 def _value_backward(context, dy):
+    # What is to be differentiated again, and what `vmap` goes through, is that of the
+    # plain formulas.
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return *_plain_gradients(context, dy), None, None, None
     z, rows = context.saved_tensors
     return *derivative(z, dy, rows, *context.constants), None, None, None
 
 
-def _derivative_backward(context, *upstream):
-    plain = _plain(*context.constants)
-
-    def gradients(z, dy, rows):
-        return torch.func.vjp(plain, z, rows)[1](dy)
-
-    _, pull_back = torch.func.vjp(gradients, *context.saved_tensors)
-    return *pull_back(upstream), None, None, None
+def _plain_gradients(context, dy):
+    tensors = context.saved_tensors
+    needed = context.needs_input_grad[:2]
+    with torch.enable_grad():
+        y = _plain(*context.constants)(*tensors)
+        inputs = [t for t, need in zip(tensors, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+    return [next(found) if need else None for need in needed]
 
 
 value.register_autograd(_value_backward, setup_context=_save)
-derivative.register_autograd(_derivative_backward, setup_context=_save)
 
 
 def _plain(name, sizes, domain):
