@@ -49,10 +49,15 @@ def _sees_through():
     return (
         torch.compiler.is_exporting()
         or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
+        or is_transformed()
         # Forward-mode derivatives.
         or forward_ad._current_level >= 0
     )
+
+
+def is_transformed():
+    """Whether `vmap` or another transform of `torch.func` is under way."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def sawtooth_kernels(function, domain):

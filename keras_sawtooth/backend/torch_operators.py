@@ -8,6 +8,7 @@ import torch
 
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import torch as backend
 from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
 
@@ -69,7 +70,7 @@ def _save(ctx, inputs, output):
 def _value_backward(context, dy):
     # What is to be differentiated again, and what `vmap` goes through, is that of the
     # plain formulas.
-    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+    if torch.is_grad_enabled() or backend.is_transformed():
         return *_plain_gradients(context, dy), None, None, None
     z, rows = context.saved_tensors
     return *derivative(z, dy, rows, *context.constants), None, None, None
