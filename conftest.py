@@ -17,7 +17,7 @@ import keras_sawtooth as ks
 if importlib.util.find_spec("keras_hub") is None:
     collect_ignore_glob = ["keras_sawtooth/hub/*"]
 MODULES = {
-    "jax": ["jax", "jax_gpu_kernels", "jax_gradients"],
+    "jax": ["jax", "jax_gpu_kernels", "jax_gradients", "pallas_kernels"],
     "tensorflow": ["tensorflow"],
     "torch": ["torch", "torch_eager", "torch_gpu_kernels", "torch_operators"],
     # These import Triton, which is mostly not there.

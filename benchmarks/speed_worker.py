@@ -263,7 +263,7 @@ def gpu_section(rounds, quick):
         for policy in ("mixed_bfloat16", "float32")
     }
     fits = unittest.mock.patch.object(
-        hot_path.backend, "fits_one_kernel", lambda *arguments: False
+        hot_path.backend, "can_fuse", lambda *arguments: False
     )
     with fits:
         times["without kernels"] = compared("gpu, without kernels", queue=True)

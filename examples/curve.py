@@ -4,8 +4,8 @@
 
 All networks learn 500 points of a function on [-1, 1] with the same optimizer and the
 same number of steps. Prints their errors between the points, and draws them. For a
-function of your own, put it into FUNCTIONS. docs/recipes.md says why the models and
-the optimizer are what they are.
+function of your own, put it into FUNCTIONS. The models and the optimizer are those of
+docs/recipes.md. Needs matplotlib.
 
 The backend is JAX, or what KERAS_BACKEND says.
 """

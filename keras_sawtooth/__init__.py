@@ -4,12 +4,12 @@ from keras_sawtooth.backup_and_restore import BackupAndRestore
 from keras_sawtooth.distribution import layout_map
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
+from keras_sawtooth.pieces import LinearRegions
 from keras_sawtooth.plotting import plot_regions
 from keras_sawtooth.preset_handles import built_in_presets
 from keras_sawtooth.preset_loading import from_preset
 from keras_sawtooth.preset_saving import save_to_preset
 from keras_sawtooth.region_constraint import RegionConstraint
-from keras_sawtooth.regions import LinearRegions
 from keras_sawtooth.regions import count_linear_regions
 from keras_sawtooth.regions import linear_regions
 from keras_sawtooth.release import release

@@ -78,11 +78,12 @@ def check_interval(name, interval):
 def check_domain(domain, dtype):
     """An interval whose width, and one over it, are numbers of a dtype."""
     interval = check_interval("domain", domain)
-    low, high = np.array(interval, dtype)
-    smallest = np.finfo(low.dtype).tiny
+    smallest = np.finfo(dtype).tiny
     with np.errstate(all="ignore"):
-        # What is smaller, XLA takes for zero. An eighth is the starting amplitude.
-        narrow, wide = (high - low) / 8 < smallest, 1 / (high - low) < smallest
+        low, high = np.array(interval, dtype)
+        # XLA flushes smaller numbers to zero. An eighth is the starting amplitude.
+        narrow = (high - low) / 8 < smallest
+        wide = not np.isfinite(high - low) or 1 / (high - low) < smallest
     if narrow or wide:
         raise ValueError(
             f"`domain` is too {'narrow' if narrow else 'wide'} for {dtype}: take other "

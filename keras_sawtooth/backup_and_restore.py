@@ -197,7 +197,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
 
 def _unsaved(model):
-    """What a weights file of Keras lacks, a list of variables.
+    """The variables that Keras does not save in a weights file, a list.
 
     The states of seed generators, and what is trained with LoRA: a file has the
     product of the two factors in the kernel, and zeros in their place.

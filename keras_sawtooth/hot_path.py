@@ -34,23 +34,11 @@ from keras import ops
 
 from keras_sawtooth import relu_network as plain_relu_network
 from keras_sawtooth import sawtooth as plain_sawtooth
+from keras_sawtooth.backend import current as backend
 
-if keras.backend.backend() == "jax":
-    from keras_sawtooth.backend import jax as backend
-elif keras.backend.backend() == "tensorflow":
-    from keras_sawtooth.backend import tensorflow as backend
-elif keras.backend.backend() == "torch":
-    from keras_sawtooth.backend import torch as backend
-else:
-    raise ImportError(
-        "keras_sawtooth needs TensorFlow, JAX or PyTorch: set the environment variable "
-        "KERAS_BACKEND to tensorflow, jax or torch before Keras is imported. "
-        f"Received: {keras.backend.backend()!r}"
-    )
-
-# An input is cut into `number` blocks, or fewer where blocks would have less than
-# `size` elements and their loops would cost more to start than they save.
-Blocks = namedtuple("Blocks", ["number", "size"])
+# An input is cut into `most` blocks, or fewer where blocks would have less than
+# `least_elements` and their loops would cost more to start than they save.
+Blocks = namedtuple("Blocks", ["most", "least_elements"])
 SAWTOOTH_BLOCKS = Blocks(4, 2**16)
 # Many more terms wait for their sums in the derivative of a ReLU network.
 RELU_NETWORK_BLOCKS = Blocks(16, 2**14)
@@ -70,8 +58,8 @@ def sawtooth(z, peaks, scales, slopes, domain):
     computed; the result has that of `z`.
     """
     function = _sawtooth_on(domain)
-    if backend.fits_one_kernel(z, peaks, scales, slopes):
-        function = backend.sawtooth_kernels(function, domain)
+    if backend.can_fuse(z, peaks, scales, slopes):
+        function = backend.fused_sawtooth(function, domain)
         return function(z, peaks, scales, slopes)
     number = number_of_blocks(SAWTOOTH_BLOCKS, z.shape, by_channels=False)
     if number > 1:
@@ -86,11 +74,11 @@ def relu_network(z, blocks, slopes, domain):
     """
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
-    if backend.fits_one_kernel(z, slopes, *blocks):
-        function = backend.relu_network_kernels(function, domain)
+    if backend.can_fuse(z, slopes, *blocks):
+        function = backend.fused_relu_network(function, domain)
         return function(z, slopes, *blocks)
-    if backend.compiled_for_cpu() and depth > 1:
-        axis, number, looped = cut_of_relu_network(z.shape, depth)
+    if backend.xla_on_cpu() and depth > 1:
+        axis, number, looped = blocks_of_relu_network(z.shape, depth)
         if axis == "channels":
             function = backend.in_channel_blocks(function, number)
         else:
@@ -122,7 +110,7 @@ def _relu_network_on(domain, fold):
     return function
 
 
-def cut_of_relu_network(shape, depth):
+def blocks_of_relu_network(shape, depth):
     """How a ReLU network is differentiated for an input of `shape`.
 
     Returns:
@@ -146,7 +134,7 @@ def _is_known(shape):
 
 
 def number_of_blocks(blocks, shape, by_channels):
-    """Number of equal blocks for an input of `shape`, from 1 to `blocks.number`.
+    """Number of equal blocks for an input of `shape`, from 1 to `blocks.most`.
 
     It is 1 where the batch size is not known yet, where the batch is distributed,
     and where XLA does not compile for a CPU.
@@ -154,12 +142,14 @@ def number_of_blocks(blocks, shape, by_channels):
     if (
         not _is_known(shape)
         or keras.distribution.distribution()
-        or not backend.compiled_for_cpu()
+        or not backend.xla_on_cpu()
     ):
         return 1
     rows, channels = math.prod(shape[:-1]), shape[-1]
     length, shortest = (channels, 1) if by_channels else (rows, SMALLEST_ROWS)
-    number = min(blocks.number, rows * channels // blocks.size, length // shortest)
+    number = min(
+        blocks.most, rows * channels // blocks.least_elements, length // shortest
+    )
     while number > 1 and length % number:
         number -= 1
     return max(number, 1)

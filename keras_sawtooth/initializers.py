@@ -76,7 +76,9 @@ class RandomPeaks(keras.initializers.RandomNormal):
                 f"`peaks` must be a sequence of numbers. Received: peaks={peaks!r}"
             )
         peaks = np.ravel(peaks).tolist()
-        self.peaks = [check_number("peaks", a, 1e-6, 1) for a in peaks]
+        self.peaks = [
+            check_number(f"peaks[{i}]", a, 1e-6, 1) for i, a in enumerate(peaks)
+        ]
 
     def __call__(self, shape, dtype=None):
         middle = np.full((shape[0], *[1] * (len(shape) - 1)), 0.5)

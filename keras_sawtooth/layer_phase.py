@@ -1,6 +1,6 @@
-"""Change the phase of one `RegionConstraint`: other variables in place of its own.
+"""The variables of a `RegionConstraint`, and others in their place in the other phase.
 
-What models and optimizers hold of variables is left to `phase_change.py`.
+What models and optimizers hold of variables is left to `model_phase.py`.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_sawtooth import relu_network
+from keras_sawtooth import sawtooth
 
 
 def release(layer):
@@ -22,6 +23,31 @@ def release(layer):
     layer.constrained = False
     _freeze_like(constrained_variables, layer)
     _invalidate(constrained_variables)
+
+
+def add_constrained_variables(layer):
+    """Make the variables of the constrained phase, but for `slope`, which stays."""
+    add_variable(layer, "peak_logits", layer.peak_initializer)
+    initializer = layer.amplitude_initializer
+    if layer.scale_mode == "free":
+        initializer = _free_scales_initializer(layer, layer.peak_logits)
+    add_variable(layer, "amplitude", initializer)
+    layer.tail_slopes = None
+    if layer.tail_mode == "free":
+        add_variable(layer, "tail_slopes", layer.tail_initializer)
+
+
+def _free_scales_initializer(layer, peak_logits):
+    """Free scales start as the tied ones of the same peaks and `s_0`."""
+
+    def initial_value(shape, dtype=None):
+        amplitude = layer.amplitude_initializer(shape[1:], dtype=dtype)
+        scales = sawtooth.tied_scales(
+            layer._evaluated(amplitude), layer._peaks(peak_logits)
+        )
+        return ops.cast(scales, dtype)
+
+    return initial_value
 
 
 def add_relu_variables(layer):
@@ -43,10 +69,10 @@ def add_relu_variables(layer):
 
     expected = layer.variable_shapes(constrained=False)
     for field in relu_network.ReluBlocks._fields:
-        name, variable = f"relu_{field}", None
+        name = f"relu_{field}"
+        setattr(layer, name, None)
         if name in expected:
-            variable = layer._add_variable(name, initializer(field))
-        setattr(layer, name, variable)
+            add_variable(layer, name, initializer(field))
     layer.relu_tail_slopes = None
     if tail_slopes is not None:
 
@@ -55,8 +81,24 @@ def add_relu_variables(layer):
             tails = layer._tails(peaks, scales, tail_slopes)
             return ops.cast(tails / layer.relu_rate, dtype)
 
-        layer.relu_tail_slopes = layer._add_variable("relu_tail_slopes", initial_tails)
+        add_variable(layer, "relu_tail_slopes", initial_tails)
     _forget(layer, [v for v in (peak_logits, amplitude, tail_slopes) if v is not None])
+
+
+def add_variable(layer, name, initializer):
+    """Make a variable, the attribute `name` of its layer."""
+    # Regularizers and constraints are called "peak", "amplitude", ..., "relu".
+    kind = name.split("_")[0]
+    variable = layer.add_weight(
+        name=name,
+        shape=layer.variable_shapes(constrained=not name.startswith("relu_"))[name],
+        initializer=initializer,
+        regularizer=getattr(layer, f"{kind}_regularizer"),
+        constraint=getattr(layer, f"{kind}_constraint"),
+        # The waves are evaluated in float32 or wider.
+        autocast=False,
+    )
+    setattr(layer, name, variable)
 
 
 def constrain(layer):
@@ -68,7 +110,7 @@ def constrain(layer):
     relu_variables = _variables_of_phase(layer)
     others = added_variables(layer)
     with _unlocked(layer):
-        layer._add_constrained_variables()
+        add_constrained_variables(layer)
         # `slope` comes last in the constrained phase.
         _move_to_end(layer, [layer.slope, *others])
         _forget(layer, relu_variables)

@@ -1,7 +1,5 @@
 """Layers at any depth of nesting."""
 
-from contextlib import contextmanager
-
 import keras
 
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -17,6 +15,11 @@ def region_layers(model):
     return [x for x in flatten_layers(model) if isinstance(x, RegionConstraint)]
 
 
+def built_region_layers(model):
+    """All built `RegionConstraint` layers inside a model or layer."""
+    return [layer for layer in region_layers(model) if layer.built]
+
+
 def constrained_layers(model):
     """All constrained `RegionConstraint` layers inside a model or layer."""
     return [layer for layer in region_layers(model) if layer.constrained]
@@ -29,16 +32,3 @@ def compiled_models(model):
         for layer in flatten_layers(model)
         if isinstance(layer, keras.Model) and layer.compiled
     ]
-
-
-@contextmanager
-def uncompiled(model):
-    """Keras compiles the clone of a compiled model, which needs its losses' code."""
-    compiled = compiled_models(model)
-    for trainer in compiled:
-        trainer.compiled = False
-    try:
-        yield
-    finally:
-        for trainer in compiled:
-            trainer.compiled = True

@@ -15,8 +15,8 @@ def copy_optimizer(optimizer):
         copy_weight_decay_exclusions(optimizer, new)
     except Exception as error:
         raise ValueError(
-            f"The optimizer {optimizer.name!r} must be copied when the layers are "
-            f"released, and Keras cannot: {error} Give classes of your own a "
+            f"The optimizer {optimizer.name!r} must be copied when layers change their "
+            f"phase, and Keras cannot: {error} Give classes of your own a "
             "`get_config` and register them with "
             "`keras.saving.register_keras_serializable`; use a "
             "`LearningRateSchedule` or an `OptimizerMap` instead of a function, and an "
@@ -53,7 +53,7 @@ def carry_over(optimizer, new, variables, velocities):
 
     known = {owner for _, owner in old_slots}
     fresh = [v for v in variables if id(v) not in known]
-    start_at_values(new, fresh)
+    start_value_slots(new, fresh)
     for variable, velocity in velocities:
         slot = _slot(slots, variable, "velocity")
         if slot is not None:
@@ -69,7 +69,7 @@ def copy_weight_decay_exclusions(optimizer, new, pairs=None):
         pairs: list of pairs (variable of the original, its counterpart), if the copy
             is for other variables.
     """
-    for old, copy in _with_inner(optimizer, new):
+    for old, copy in _paired_optimizers(optimizer, new):
         pattern = getattr(old, "_exclude_from_weight_decay_pattern", None)
         excluded = getattr(old, "_exclude_from_weight_decay", set())
         if pairs is not None:
@@ -82,10 +82,12 @@ def copy_weight_decay_exclusions(optimizer, new, pairs=None):
 def excludes_from_weight_decay(optimizer):
     """Whether there are variables that do not decay."""
     names = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
-    return any(getattr(x, name, None) for x in _singles(optimizer) for name in names)
+    return any(
+        getattr(x, name, None) for x in _flatten_optimizers(optimizer) for name in names
+    )
 
 
-def exclude_successors(optimizer, new, gone, fresh):
+def exclude_fresh_variables(optimizer, new, gone, fresh):
     """If no weights of `gone` decay, let those of `fresh` in their place not decay.
 
     Args:
@@ -93,7 +95,7 @@ def exclude_successors(optimizer, new, gone, fresh):
         new: the copy of it that is to come.
         gone, fresh: lists of variables.
     """
-    for old, copy in _with_inner(optimizer, new):
+    for old, copy in _paired_optimizers(optimizer, new):
         excluded = {*getattr(copy, "_exclude_from_weight_decay", ())}
         if not any(old._use_weight_decay(v) for v in gone):
             excluded |= {copy._var_key(v) for v in fresh}
@@ -101,7 +103,7 @@ def exclude_successors(optimizer, new, gone, fresh):
         copy._exclude_from_weight_decay = excluded - {copy._var_key(v) for v in gone}
 
 
-def start_at_values(optimizer, fresh):
+def start_value_slots(optimizer, fresh):
     """Let the slots that stand for fresh variables themselves, if any, start at them.
 
     These are moving averages, and what FTRL computes its variables from at every step.
@@ -111,7 +113,7 @@ def start_at_values(optimizer, fresh):
         average = _slot(slots, variable, "average")
         if average is not None:
             average.assign(ops.copy(variable.value))
-    for single in _singles(optimizer):
+    for single in _flatten_optimizers(optimizer):
         if isinstance(single, keras.optimizers.Ftrl):
             for variable in fresh:
                 _start_ftrl(single, slots, variable)
@@ -139,7 +141,7 @@ def is_stale(optimizer, model):
 
     One that trains a part of the model, or variables outside of it as well, is not.
     """
-    singles = _singles(optimizer)
+    singles = _flatten_optimizers(optimizer)
     known = {id(v) for single in singles for v in single._trainable_variables}
     gone = known - {id(v) for v in model.variables}
     return bool(gone) and any(id(v) not in known for v in model.trainable_variables)
@@ -159,7 +161,7 @@ def _slots(optimizer):
     to no weight belongs to its optimizer, by its place among the inner ones.
     """
     slots = {}
-    for place, single in enumerate(_singles(optimizer)):
+    for place, single in enumerate(_flatten_optimizers(optimizer)):
         trained = single._trainable_variables
         own = {id(variable) for variable in single._variables}
         for attribute, value in vars(single).items():
@@ -184,17 +186,17 @@ def _slot(slots, variable, name):
     return None
 
 
-def _with_inner(old, new):
+def _paired_optimizers(old, new):
     """Pairs of an optimizer and its copy, and of those inside of them."""
     # A `MultiOptimizer` with a function in place of a map has none before it is built,
     # and the function would return the old ones: an error is right.
-    return zip(_singles(old), _singles(new), strict=True)
+    return zip(_flatten_optimizers(old), _flatten_optimizers(new), strict=True)
 
 
-def _singles(optimizer):
+def _flatten_optimizers(optimizer):
     """An optimizer, and those inside of it."""
     yield optimizer
     if hasattr(optimizer, "inner_optimizer"):
-        yield from _singles(optimizer.inner_optimizer)
+        yield from _flatten_optimizers(optimizer.inner_optimizer)
     for inner in getattr(optimizer, "optimizers", ()):
-        yield from _singles(inner)
+        yield from _flatten_optimizers(inner)

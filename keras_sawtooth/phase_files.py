@@ -1,4 +1,4 @@
-"""Variables of a `RegionConstraint` from a weights file, of this or the other phase."""
+"""Save a `RegionConstraint`, and load it from a weights file of either phase."""
 
 import contextlib
 import contextvars

@@ -1,8 +1,10 @@
 """Linear pieces of one channel, from the numbers that determine it, in float64 NumPy.
 
-`tied_scales` is `sawtooth.tied_scales` once more: JAX has no float64 unless it was
-switched on at its start.
+`tied_scales` and `continuing_tails` are those of `sawtooth.py` once more: JAX has no
+float64 unless it was switched on at its start.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +16,36 @@ NARROWEST = {"float32": 2e-6, "float64": 1e-12}
 SMALLEST_BEND = 1e-9
 
 
+class LinearRegions(NamedTuple):
+    """Linear pieces of a function of one variable, from left to right.
+
+    On `[breakpoints[k], breakpoints[k + 1]]` the function is
+    `slopes[k] * z + intercepts[k]`.
+    """
+
+    breakpoints: np.ndarray
+    slopes: np.ndarray
+    intercepts: np.ndarray
+
+    def __call__(self, z):
+        """Value at `z`, which should lie between the outermost breakpoints.
+
+        Farther out the outermost pieces continue, and the layer may do otherwise: ask
+        `linear_regions` for a larger `interval`.
+        """
+        piece = np.searchsorted(self.breakpoints[1:-1], z)
+        return self.slopes[piece] * z + self.intercepts[piece]
+
+
 def tied_scales(amplitude, peaks):
     ratios = (1 - peaks[1:-1]) * peaks[2:]
     return amplitude * np.cumprod([np.ones_like(amplitude), *ratios], axis=0)
+
+
+def continuing_tails(peaks, scales, domain):
+    rise = (scales / np.cumprod(peaks[:-1], axis=0)).sum(axis=0)
+    rise = rise / (domain[1] - domain[0])
+    return np.stack([-rise, -rise * peaks[0] / (1 - peaks[0])])
 
 
 def free_jumps(peaks, scales):
@@ -105,3 +134,33 @@ def _merge(u, slopes, intercepts, narrowest, rounding):
     crossings = np.diff(intercepts) / -np.diff(slopes)
     inner = np.clip(crossings, ends[:-1], left[1:])
     return np.concatenate([u[:1], inner, u[-1:]]), slopes, intercepts
+
+
+def joined(parts, rounding):
+    """The pieces of neighboring intervals; one continues if it hardly bends there.
+
+    `parts` has the slopes of the lines as well, for the size of what is rounded:
+    released, the outermost pieces continue up to the rounding of the weights.
+    """
+    line, whole = parts[0]
+    for next_line, part in parts[1:]:
+        before, after = whole.slopes[-1], part.slopes[0]
+        size = np.abs([line, next_line, before, after]).max()
+        first = int(abs(after - before) <= rounding * size)
+        whole = LinearRegions(
+            np.concatenate([whole.breakpoints[:-1], part.breakpoints[first:]]),
+            np.concatenate([whole.slopes, part.slopes[first:]]),
+            np.concatenate([whole.intercepts, part.intercepts[first:]]),
+        )
+        line = next_line
+    return whole
+
+
+def between(left, right, regions):
+    """The pieces between two points, which both lie within the breakpoints."""
+    breakpoints, slopes, intercepts = regions
+    inner = (breakpoints > left) & (breakpoints < right)
+    first = np.searchsorted(breakpoints, left, side="right") - 1
+    pieces = slice(first, first + inner.sum() + 1)
+    breakpoints = np.concatenate([[left], breakpoints[inner], [right]])
+    return LinearRegions(breakpoints, slopes[pieces], intercepts[pieces])

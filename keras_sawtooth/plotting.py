@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_sawtooth.regions import count_linear_regions
 from keras_sawtooth.regions import linear_regions
+from keras_sawtooth.regions import region_constraint_of
 
 
 def plot_regions(layer, channels=None, axes=None, interval=None):
@@ -21,8 +21,9 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: if there are no channels, or not as many as axes, or if `interval`
-            is not two finite increasing numbers.
+        TypeError: if `layer` is neither of these layers.
+        ValueError: if the layer is not built, if there are no channels, or not as many
+            as axes, or if `interval` is not two finite increasing numbers.
 
     Example:
 
@@ -39,7 +40,7 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
         ) from error
 
     if channels is None:
-        channels = range(min(4, len(count_linear_regions(layer))))
+        channels = range(min(4, region_constraint_of(layer).slope.shape[0]))
     channels = np.ravel(channels).tolist()
     if not channels:
         raise ValueError(f"Name a channel to draw. Received: channels={channels}")

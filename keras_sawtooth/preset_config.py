@@ -21,7 +21,7 @@ HUB = (
     "keras_sawtooth>SawtoothRegressor",
 )
 
-# Where Keras keeps what models are made of.
+# Public modules of Keras whose classes a config may name.
 MODULES = (
     "keras",
     "keras.activations",
@@ -56,7 +56,7 @@ VALUES = (
     "__slice__",
     "__tensor__",
 )
-NUMBER = re.compile(r"bool|u?int\d+|b?float\d+(_e\d+m\d+\w*)?|complex\d+")
+NUMERIC_DTYPE = re.compile(r"bool|u?int\d+|b?float\d+(_e\d+m\d+\w*)?|complex\d+")
 
 
 def check_config(config, custom_objects=None):
@@ -83,7 +83,7 @@ def check_config(config, custom_objects=None):
         raise ValueError("Its config describes no object: it has no 'class_name'.")
     for value in walk(config):
         if isinstance(value, str):
-            _collect(value, objects)
+            _registered(value, objects)
         elif isinstance(value, dict):
             if "class_name" in value or "registered_name" in value:
                 _check_object(value, objects)
@@ -112,7 +112,7 @@ def walk(config):
     raise ValueError(f"Its config is nested more than {MAX_LEVELS} levels deep.")
 
 
-def _collect(name, objects):
+def _registered(name, objects):
     if name in HUB:
         # Registers them. Not at import time: it needs KerasHub.
         importlib.import_module("keras_sawtooth.hub")
@@ -143,7 +143,8 @@ def _check_object(value, objects):
     else:
         allowed = _is_keras(module, name)
     item = next(
-        (o for o in (_collect(n, objects) for n in (registered, name) if n) if o), None
+        (o for o in (_registered(n, objects) for n in (registered, name) if n) if o),
+        None,
     )
     if item is None and module and module.split(".")[0] == "keras_hub":
         item = _of_keras_hub(module, name)
@@ -201,7 +202,7 @@ def _check_value(name, content):
     if name in ("__tensor__", "__numpy__"):
         dtype = content.get("dtype") if isinstance(content, dict) else None
         # A dtype such as "U1000000000" takes gigabytes a letter.
-        if not isinstance(dtype, str) or not NUMBER.fullmatch(dtype):
+        if not isinstance(dtype, str) or not NUMERIC_DTYPE.fullmatch(dtype):
             raise ValueError(f"Its config holds an array of dtype {dtype!r}.")
 
 

@@ -4,15 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 
-import keras
-
-from keras_sawtooth.preset_config import check_config
 from keras_sawtooth.preset_config import walk
-from keras_sawtooth.preset_size import check_size
-from keras_sawtooth.weights import refuse_nan
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
@@ -21,53 +14,6 @@ FILES = (CONFIG, WEIGHTS, METADATA)
 
 # A config describes layers, not their numbers.
 MAX_JSON_BYTES = 16 * 2**20
-
-
-def load_preset(directory, root, label, custom_objects=None):
-    """Load the model of a preset, after checks of all of its files.
-
-    Args:
-        directory, root, label, custom_objects: see `check_preset`.
-
-    Returns:
-        The model, uncompiled.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if the preset is damaged, asks for what is not allowed, or
-            does not fit its weights.
-    """
-    config, objects = check_preset(directory, root, label, custom_objects)
-    with errors_naming(label):
-        return _build(config, directory / WEIGHTS, objects)
-
-
-def check_preset(directory, root, label, custom_objects=None):
-    """Check the files of a preset.
-
-    Args:
-        directory: path of the preset.
-        root: path of the directory that its files must lie in, symbolic links
-            resolved. If it is `directory` itself, links are refused.
-        label: str. What errors call the preset.
-        custom_objects: dict of names and classes or functions.
-
-    Returns:
-        Pair of the config, a dict, and a dict of the registered objects in it.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ImportError: if it needs KerasHub, which is not installed.
-        ValueError: if the preset is damaged, asks for what is not allowed, or is not
-            of the size of its weights.
-    """
-    with errors_naming(label):
-        check_files(directory, root)
-        read_json(directory / METADATA)
-        config = without_compilation(read_json(directory / CONFIG))
-        objects = check_config(config, custom_objects)
-        check_size(config, [directory / WEIGHTS], objects)
-    return config, objects
 
 
 @contextlib.contextmanager
@@ -147,21 +93,3 @@ def _without_duplicates(pairs):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"The key {twice!r} occurs twice in an object.")
     return content
-
-
-def _build(config, weights, objects):
-    # Keras resolves objects that layers share only when it loads a whole directory.
-    with tempfile.TemporaryDirectory() as directory:
-        with open(os.path.join(directory, CONFIG), "w") as file:
-            json.dump(config, file)
-        copy = os.path.join(directory, WEIGHTS)
-        try:
-            os.symlink(os.path.realpath(weights), copy)
-        except OSError:
-            # Windows asks for a privilege.
-            shutil.copyfile(weights, copy)
-        model = keras.saving.load_model(
-            directory, custom_objects=objects, compile=False, safe_mode=True
-        )
-    refuse_nan(model.weights)
-    return model

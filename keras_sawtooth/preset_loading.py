@@ -1,7 +1,23 @@
 """`from_preset`: the model of a preset, by its handle."""
 
-from keras_sawtooth.preset_files import load_preset
+import json
+import os
+import shutil
+import tempfile
+
+import keras
+
+from keras_sawtooth.preset_config import check_config
+from keras_sawtooth.preset_files import CONFIG
+from keras_sawtooth.preset_files import METADATA
+from keras_sawtooth.preset_files import WEIGHTS
+from keras_sawtooth.preset_files import check_files
+from keras_sawtooth.preset_files import errors_naming
+from keras_sawtooth.preset_files import read_json
+from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_handles import locate
+from keras_sawtooth.preset_size import check_size
+from keras_sawtooth.weights import refuse_nan
 
 
 def from_preset(handle, custom_objects=None):
@@ -17,7 +33,7 @@ def from_preset(handle, custom_objects=None):
             `"kaggle://{owner}/{model}/{framework}/{variation}[/{version}]"` (needs
             `kagglehub`).
         custom_objects: dict of names and classes or functions that the preset may
-            ask for, beside what is registered with Keras.
+            ask for, besides what is registered with Keras.
 
     Returns:
         The model, a `keras.Model`.
@@ -39,3 +55,68 @@ def from_preset(handle, custom_objects=None):
     """
     directory, root = locate(handle)
     return load_preset(directory, root, f"preset {str(handle)!r}", custom_objects)
+
+
+def load_preset(directory, root, label, custom_objects=None):
+    """Load the model of a preset, after checks of all of its files.
+
+    Args:
+        directory, root, label, custom_objects: see `check_preset`.
+
+    Returns:
+        The model, uncompiled.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the preset is damaged, asks for what is not allowed, or
+            does not fit its weights.
+    """
+    config, objects = check_preset(directory, root, label, custom_objects)
+    with errors_naming(label):
+        return _build(config, directory / WEIGHTS, objects)
+
+
+def check_preset(directory, root, label, custom_objects=None):
+    """Check the files of a preset.
+
+    Args:
+        directory: path of the preset.
+        root: path of the directory that its files must lie in, symbolic links
+            resolved. If it is `directory` itself, links are refused.
+        label: str. What errors call the preset.
+        custom_objects: dict of names and classes or functions.
+
+    Returns:
+        Pair of the config, a dict, and a dict of the registered objects in it.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ImportError: if it needs KerasHub, which is not installed.
+        ValueError: if the preset is damaged, asks for what is not allowed, or is not
+            of the size of its weights.
+    """
+    with errors_naming(label):
+        check_files(directory, root)
+        read_json(directory / METADATA)
+        config = without_compilation(read_json(directory / CONFIG))
+        objects = check_config(config, custom_objects)
+        check_size(config, [directory / WEIGHTS], objects)
+    return config, objects
+
+
+def _build(config, weights, objects):
+    # Keras resolves objects that layers share only when it loads a whole directory.
+    with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, CONFIG), "w") as file:
+            json.dump(config, file)
+        copy = os.path.join(directory, WEIGHTS)
+        try:
+            os.symlink(os.path.realpath(weights), copy)
+        except OSError:
+            # Windows asks for a privilege.
+            shutil.copyfile(weights, copy)
+        model = keras.saving.load_model(
+            directory, custom_objects=objects, compile=False, safe_mode=True
+        )
+    refuse_nan(model.weights)
+    return model

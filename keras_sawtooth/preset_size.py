@@ -136,7 +136,7 @@ def _stored_bytes(dataset):
     return claimed
 
 
-class _Trial(keras.StatelessScope):
+class _ValuelessScope(keras.StatelessScope):
     """Variables without values. Their initializers must not run where they are big."""
 
     def __init__(self, limit):
@@ -154,7 +154,7 @@ class _Trial(keras.StatelessScope):
 
 
 def _describe(config, limit, custom_objects):
-    with _Trial(limit):
+    with _ValuelessScope(limit):
         # Keras changes the dicts that it reads.
         model = keras.saving.deserialize_keras_object(
             copy.deepcopy(config), custom_objects=custom_objects, safe_mode=True

@@ -13,6 +13,7 @@ from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_domain
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
+from keras_sawtooth.backend import current
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.variable_shapes import relu_shapes
@@ -185,37 +186,12 @@ class RegionConstraint(keras.layers.Layer):
                 f"size of at least 1. Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
-        with hot_path.backend.init_scope():
-            self._add_constrained_variables()
-            self.slope = self._add_variable("slope", self.slope_initializer)
+        with current.init_scope():
+            layer_phase.add_constrained_variables(self)
+            layer_phase.add_variable(self, "slope", self.slope_initializer)
             if not self.constrained:
+                # It starts as the release of a constrained layer leaves it.
                 layer_phase.add_relu_variables(self)
-
-    def _add_constrained_variables(self):
-        tied = self.scale_mode == "tied"
-        self.peak_logits = self._add_variable("peak_logits", self.peak_initializer)
-        self.amplitude = self._add_variable(
-            "amplitude",
-            self.amplitude_initializer
-            if tied
-            else self._free_scales_initializer(self.peak_logits),
-        )
-        self.tail_slopes = None
-        if self.tail_mode == "free":
-            self.tail_slopes = self._add_variable("tail_slopes", self.tail_initializer)
-
-    def _add_variable(self, name, initializer):
-        # Regularizers and constraints are called "peak", "amplitude", ..., "relu".
-        kind = name.split("_")[0]
-        return self.add_weight(
-            name=name,
-            shape=self.variable_shapes(constrained=not name.startswith("relu_"))[name],
-            initializer=initializer,
-            regularizer=getattr(self, f"{kind}_regularizer"),
-            constraint=getattr(self, f"{kind}_constraint"),
-            # The waves are evaluated in float32 or wider.
-            autocast=False,
-        )
 
     def call(self, inputs):
         # What has the compute dtype is widened in `hot_path`. Others, such as integers,
@@ -231,23 +207,23 @@ class RegionConstraint(keras.layers.Layer):
 
     @property
     def peaks(self):
-        """Peaks in force, tensor `(depth + 1, channels)`."""
+        """Current peaks, tensor `(depth + 1, channels)`."""
         self._check_phase("peaks", constrained=True)
         return self._peaks(self.peak_logits)
 
     @property
     def scales(self):
-        """Scales of the waves in force, tensor `(depth, channels)`."""
+        """Current scales of the waves, tensor `(depth, channels)`."""
         self._check_phase("scales", constrained=True)
         return self._peaks_and_scales(self.peak_logits, self.amplitude)[1]
 
     @property
     def slopes(self):
-        """Slope in force, and with free tails its changes left and right of the domain.
+        """Current slope, and with free tails its changes left and right of the domain.
 
         Tensor `(1, channels)` or `(3, channels)`, see `sawtooth.bent_line`.
         """
-        self._check_phase("slopes", self.constrained)
+        self._check_built("slopes")
         if self.constrained:
             return self._sawtooth_parameters()[-1]
         slopes = [self._evaluated(self.slope)[None]]
@@ -256,7 +232,7 @@ class RegionConstraint(keras.layers.Layer):
         return ops.concatenate(slopes)
 
     def _sawtooth_parameters(self):
-        """The peaks, scales and slopes in force."""
+        """The current peaks, scales and slopes."""
         peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
         slopes = [self._evaluated(self.slope)[None]]
         if self.tail_mode == "free":
@@ -282,19 +258,9 @@ class RegionConstraint(keras.layers.Layer):
             scales = sawtooth.tied_scales(scales, peaks)
         return peaks, scales
 
-    def _free_scales_initializer(self, peak_logits):
-        def initial_value(shape, dtype=None):
-            amplitude = self.amplitude_initializer(shape[1:], dtype=dtype)
-            scales = sawtooth.tied_scales(
-                self._evaluated(amplitude), self._peaks(peak_logits)
-            )
-            return ops.cast(scales, dtype)
-
-        return initial_value
-
     @property
     def relu_blocks(self):
-        """Weights of the ReLU network in force, a `relu_network.ReluBlocks`."""
+        """Current weights of the ReLU network, a `relu_network.ReluBlocks`."""
         self._check_phase("relu_blocks", constrained=False)
         blocks = {}
         for field in relu_network.ReluBlocks._fields:
@@ -366,11 +332,14 @@ class RegionConstraint(keras.layers.Layer):
     def _evaluated_dtype(self):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
-    def _check_phase(self, attribute, constrained):
+    def _check_built(self, attribute):
         if not self.built:
             raise RuntimeError(
                 f"Layer {self.name!r} is not built yet and has no `{attribute}`."
             )
+
+    def _check_phase(self, attribute, constrained):
+        self._check_built(attribute)
         if self.constrained != constrained:
             # Not an AttributeError: torch modules replace its message.
             raise RuntimeError(

@@ -1,7 +1,5 @@
 """Exact linear regions of a channel's function, in float64 NumPy."""
 
-from typing import NamedTuple
-
 import keras
 import numpy as np
 from keras import ops
@@ -10,33 +8,16 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_interval
 from keras_sawtooth.pieces import NARROWEST
 from keras_sawtooth.pieces import SMALLEST_BEND
+from keras_sawtooth.pieces import LinearRegions
+from keras_sawtooth.pieces import between
 from keras_sawtooth.pieces import constrained_pieces
+from keras_sawtooth.pieces import continuing_tails
 from keras_sawtooth.pieces import free_jumps
+from keras_sawtooth.pieces import joined
 from keras_sawtooth.pieces import relu_pieces
 from keras_sawtooth.pieces import tied_scales
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-
-
-class LinearRegions(NamedTuple):
-    """Linear pieces of a function of one variable, from left to right.
-
-    On `[breakpoints[k], breakpoints[k + 1]]` the function is
-    `slopes[k] * z + intercepts[k]`.
-    """
-
-    breakpoints: np.ndarray
-    slopes: np.ndarray
-    intercepts: np.ndarray
-
-    def __call__(self, z):
-        """Value at `z`, which should lie between the outermost breakpoints.
-
-        Farther out the outermost pieces continue, and the layer may do otherwise: ask
-        `linear_regions` for a larger `interval`.
-        """
-        piece = np.searchsorted(self.breakpoints[1:-1], z)
-        return self.slopes[piece] * z + self.intercepts[piece]
 
 
 def linear_regions(layer, channel=0, interval=None):
@@ -62,6 +43,7 @@ def linear_regions(layer, channel=0, interval=None):
         `(pieces,)`.
 
     Raises:
+        TypeError: if `layer` is neither of these layers.
         ValueError: if the layer is not built, the channel does not exist, a weight is
             not finite, or `interval` is not two finite increasing numbers.
 
@@ -80,16 +62,17 @@ def linear_regions(layer, channel=0, interval=None):
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.
     """
-    layer = _region_constraint(layer)
+    layer = region_constraint_of(layer)
     channels = layer.slope.shape[0]
     channel = check_integer("channel", channel, -channels, channels - 1)
     low, high = layer.domain
     left, right = (
         layer.domain if interval is None else check_interval("interval", interval)
     )
-    parameters = [p[..., channel] for p in _parameters(layer)]
+    parameters, line_slopes = _parameters(layer)
+    parameters = [p[..., channel] for p in parameters]
     narrowest = _narrowest_piece(layer)
-    slope, *outside = _line_slopes(layer)[:, channel]
+    slope, *outside = line_slopes[:, channel]
     # Left of the domain, on it, right of it: the slope of the line, and where it bends.
     sections = [
         (left, low, outside[0], low),
@@ -117,9 +100,9 @@ def linear_regions(layer, channel=0, interval=None):
         intercepts = intercepts - slopes * low + (slope - line) * bend
         breakpoints = np.concatenate([[start], low + (high - low) * u[1:-1], [stop]])
         parts.append((line, LinearRegions(breakpoints, slopes + line, intercepts)))
-    regions = _joined(parts, SMALLEST_BEND if layer.constrained else narrowest)
+    regions = joined(parts, SMALLEST_BEND if layer.constrained else narrowest)
     if left > low or right < high:
-        regions = _between(left, right, regions)
+        regions = between(left, right, regions)
     return regions
 
 
@@ -135,6 +118,7 @@ def count_linear_regions(layer):
         are not counted, see `linear_regions`.
 
     Raises:
+        TypeError: if `layer` is neither of these layers.
         ValueError: if the layer is not built or a weight is not finite.
 
     Example:
@@ -144,8 +128,8 @@ def count_linear_regions(layer):
     >>> count_linear_regions(layer)
     array([32, 32, 32, 32])
     """
-    layer = _region_constraint(layer)
-    parameters = _parameters(layer)
+    layer = region_constraint_of(layer)
+    parameters, _ = _parameters(layer)
     if layer.constrained:
         # Wave j adds `2 ** j` peaks. Counted like this, pieces too narrow for
         # float64 positions are not lost.
@@ -157,7 +141,8 @@ def count_linear_regions(layer):
     return np.array([len(slopes) for _, slopes, _ in pieces])
 
 
-def _region_constraint(layer):
+def region_constraint_of(layer):
+    """The built `RegionConstraint` that a layer is, or holds as a `SawtoothDense`."""
     if not isinstance(layer, RegionConstraint | SawtoothDense):
         inside = isinstance(getattr(layer, "activation", None), RegionConstraint)
         hint = "its `activation`" if inside else "one of `model.layers`"
@@ -173,36 +158,6 @@ def _region_constraint(layer):
     return layer if isinstance(layer, RegionConstraint) else layer.region_constraint
 
 
-def _joined(parts, rounding):
-    """The pieces of neighboring intervals; one continues if it hardly bends there.
-
-    `parts` has the slopes of the lines as well, for the size of what is rounded:
-    released, the outermost pieces continue up to the rounding of the weights.
-    """
-    line, whole = parts[0]
-    for next_line, part in parts[1:]:
-        before, after = whole.slopes[-1], part.slopes[0]
-        size = np.abs([line, next_line, before, after]).max()
-        first = int(abs(after - before) <= rounding * size)
-        whole = LinearRegions(
-            np.concatenate([whole.breakpoints[:-1], part.breakpoints[first:]]),
-            np.concatenate([whole.slopes, part.slopes[first:]]),
-            np.concatenate([whole.intercepts, part.intercepts[first:]]),
-        )
-        line = next_line
-    return whole
-
-
-def _between(left, right, regions):
-    """The pieces between two points, which both lie within the breakpoints."""
-    breakpoints, slopes, intercepts = regions
-    inner = (breakpoints > left) & (breakpoints < right)
-    first = np.searchsorted(breakpoints, left, side="right") - 1
-    pieces = slice(first, first + inner.sum() + 1)
-    breakpoints = np.concatenate([[left], breakpoints[inner], [right]])
-    return LinearRegions(breakpoints, slopes[pieces], intercepts[pieces])
-
-
 def _narrowest_piece(layer):
     # Not what the policy asks for: JAX has float64 only where it was switched on.
     return NARROWEST[keras.backend.standardize_dtype(layer.slopes.dtype)]
@@ -215,8 +170,11 @@ def _to_numpy(tensor):
 def _parameters(layer):
     """What determines the function, as float64 arrays with the channels last.
 
-    Constrained: peaks `(depth, channels)`, scales and jumps `(depth, channels)`.
-    Released: the five arrays of `relu_network.ReluBlocks`.
+    Returns:
+        Pair of a list and an array. The list has, constrained, the peaks, scales and
+        jumps, each `(depth, channels)`; released, the five arrays of
+        `relu_network.ReluBlocks`. The array `(3, channels)` has the slopes of the bent
+        line on the domain, left and right of it.
     """
     if layer.constrained:
         peaks = _to_numpy(layer.peaks)
@@ -231,25 +189,21 @@ def _parameters(layer):
         parameters = [peaks[:-1], scales, jumps]
     else:
         parameters = [_to_numpy(block) for block in layer.relu_blocks]
-    if not all(np.isfinite(p).all() for p in (*parameters, _line_slopes(layer))):
+    line_slopes = _line_slopes(layer)
+    if not all(np.isfinite(p).all() for p in (*parameters, line_slopes)):
         raise ValueError(f"Layer {layer.path!r} has weights that are not finite.")
-    return parameters
+    return parameters, line_slopes
 
 
 def _line_slopes(layer):
-    """Slopes of the bent line on the domain, left and right of it: `(3, channels)`."""
     slope = _to_numpy(layer.slope.value)
     if layer.tail_mode == "line":
         return np.stack([slope, slope, slope])
     if layer.constrained:
-        # In float64 the outermost pieces continue without a bend.
         peaks = _to_numpy(layer.peaks)
         first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
-        scales = tied_scales(first, peaks)
-        low, high = layer.domain
-        rise = (scales / np.cumprod(peaks[:-1], axis=0)).sum(axis=0) / (high - low)
-        fall = rise * peaks[0] / (1 - peaks[0])
-        left, right = np.stack([-rise, -fall]) + _to_numpy(layer.tail_slopes.value)
+        tails = continuing_tails(peaks, tied_scales(first, peaks), layer.domain)
+        left, right = tails + _to_numpy(layer.tail_slopes.value)
     else:
         left, right = _to_numpy(layer.relu_tail_slopes.value) * layer.relu_rate
     return np.stack([slope, slope - left, slope + right])

@@ -2,8 +2,8 @@
 
 import keras
 
+from keras_sawtooth.model_phase import change_phase
 from keras_sawtooth.nested_layers import constrained_layers
-from keras_sawtooth.phase_change import change_phase
 
 
 def release(model):

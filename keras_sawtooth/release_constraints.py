@@ -1,8 +1,6 @@
 """`ReleaseConstraints`: from constrained to free training inside `fit`.
 
-`BackupAndRestore` puts two dicts on `model.history` for `ReleaseConstraints`:
-`restored`, the logged values from before the crash by name, and `directions`, "min" or
-"max" by monitored name. `ReleaseConstraints` writes `directions`, too, for the backups.
+`model.history.restored` and `.directions` are explained in `backup_and_restore.py`.
 """
 
 import warnings
@@ -18,7 +16,7 @@ from keras_sawtooth.nested_layers import constrained_layers
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.release import release
-from keras_sawtooth.weights import follow_phases
+from keras_sawtooth.weight_methods import follow_phases
 
 # The default of `min_delta` is this share of the best value so far.
 RELATIVE_DELTA = 0.01

@@ -20,7 +20,7 @@ ReluBlocks = namedtuple(
     "ReluBlocks",
     ["input_kernel", "input_bias", "kernel", "bias", "output_kernel"],
 )
-ReluBlocks.__doc__ = """Weights of a width-4, depth-`depth` ReLU network a channel.
+ReluBlocks.__doc__ = """Weights of a width-4, depth-`depth` ReLU network per channel.
 
 `input_kernel`, `input_bias` and `output_kernel` are `(4, channels)`; `kernel` is
 `(depth - 1, 4, 4, channels)`, rows (new neurons) before columns (old neurons),
@@ -147,7 +147,7 @@ def relu_blocks(peaks, scales):
 
 
 def _neuron_sizes(scales):
-    """Sizes of the neurons a layer: those of the waves, but never far apart.
+    """Sizes of the neurons per layer: those of the waves, but never far apart.
 
     Neurons of a layer are read with weights that have the ratio of the sizes. A
     free scale close to zero would make it huge, and training would explode. So a
@@ -199,7 +199,7 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
     0.4375
     """
     u = sawtooth.normalize(z, domain)
-    # No matrix products: 16 fused multiply-adds a layer vectorize over the
+    # No matrix products: 16 fused multiply-adds per layer vectorize over the
     # channels, small matrix products do not.
     hidden = tuple(
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)

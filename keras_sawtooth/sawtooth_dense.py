@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_sawtooth import checked_store
-from keras_sawtooth.phase_change import list_torch_parameters
+from keras_sawtooth.model_phase import refresh_torch_parameters
 from keras_sawtooth.region_constraint import RegionConstraint
 
 
@@ -180,17 +180,17 @@ class SawtoothDense(keras.layers.Dense):
 
     @property
     def peaks(self):
-        """Peaks in force, tensor `(depth + 1, units)`."""
+        """Current peaks, tensor `(depth + 1, units)`."""
         return self.region_constraint.peaks
 
     @property
     def scales(self):
-        """Scales of the waves in force, tensor `(depth, units)`."""
+        """Current scales of the waves, tensor `(depth, units)`."""
         return self.region_constraint.scales
 
     @property
     def slopes(self):
-        """Slope in force, and with free tails its changes left and right of the domain.
+        """Current slope, and with free tails its changes left and right of the domain.
 
         See `RegionConstraint.slopes`.
         """
@@ -198,7 +198,7 @@ class SawtoothDense(keras.layers.Dense):
 
     @property
     def relu_blocks(self):
-        """Weights of the ReLU network in force, a `relu_network.ReluBlocks`."""
+        """Current weights of the ReLU network, a `relu_network.ReluBlocks`."""
         return self.region_constraint.relu_blocks
 
     def release(self):
@@ -207,7 +207,7 @@ class SawtoothDense(keras.layers.Dense):
         See `RegionConstraint.release`.
         """
         self.region_constraint.release()
-        list_torch_parameters(self)
+        refresh_torch_parameters(self)
 
     def quantize(self, mode=None, type_check=True, config=None):
         self._refuse_quantization(f"mode={mode!r}")
@@ -230,7 +230,7 @@ class SawtoothDense(keras.layers.Dense):
         checked_store.write(store, values)
 
     def load_own_variables(self, store):
-        values = checked_store.read(store, self.name)
+        values = checked_store.read(store, self.path or self.name)
         super().load_own_variables(values)
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""Where the second moments of variables start that a change of phase brings.
+"""Starting second moments for the variables that a change of phase creates.
 
 Adam and its relatives divide by second moments ("velocities"). Next to a large step
 count they take fresh zeros for tiny gradients, and their first steps are several times

@@ -6,19 +6,19 @@ from contextlib import contextmanager
 import keras
 from keras import layers
 
-from keras_sawtooth.graphs import check_same_call
-from keras_sawtooth.graphs import is_graph
-from keras_sawtooth.layer_state import copy_state
-from keras_sawtooth.layer_state import layer_pairs
+from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
+from keras_sawtooth.cloning import check_same_call
+from keras_sawtooth.cloning import copy_state
+from keras_sawtooth.cloning import is_graph
+from keras_sawtooth.cloning import layer_pairs
+from keras_sawtooth.cloning import uncompiled
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.nested_layers import uncompiled
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_network import standard_network
-from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
 
-# What these do to a layer ends before its nonlinearity, or acts on every step alike.
+# Wrappers that change the kernel only, or apply the layer to every time step.
 WRAPPERS = (layers.TimeDistributed, layers.SpectralNormalization)
 
 
@@ -67,29 +67,59 @@ def to_standard_layers(model):
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.2.
     """
     _check(model)
-    # Pairs of the old layer and the new. Their variables are copied at the end, when
-    # all are built.
-    copied, replaced = [], []
+    converted = [x.name for x in flatten_layers(model) if region_layers(x)]
+    converter = _Converter()
+    with uncompiled(model), _mask_errors(converted):
+        result = converter.graph(model)
+    if not result.built:
+        result.build(model.input_shape)
+    converter.copy_states()
+    if not model.trainable:
+        result.trainable = False
+    return result
 
-    def clone(layer):
+
+class _Converter:
+    """Clones layers, with standard ones in place of sawtooth layers.
+
+    Their variables are copied at the end, when all are built.
+    """
+
+    def __init__(self):
+        # Pairs of an old layer and its copy, with all that is inside of it.
+        self._copied = []
+        # Pairs of an old layer and one that does what it did before its nonlinearity.
+        self._linear = []
+
+    def graph(self, model):
+        """The copy of a Sequential or functional model."""
+        copy = keras.models.clone_model(
+            model, clone_function=self._clone, recursive=True
+        )
+        check_same_call(model, copy)
+        return copy
+
+    def copy_states(self):
+        for layer, copy in self._copied:
+            for old, new in layer_pairs(layer, copy):
+                copy_state(old, new)
+        for layer, linear in self._linear:
+            copy_state(layer, linear)
+
+    def _clone(self, layer):
         # Functional models also hold operations, such as `ops.sin` of a tensor.
         if not isinstance(layer, layers.Layer):
             return type(layer).from_config(layer.get_config())
         if not region_layers(layer):
             copy = type(layer).from_config(layer.get_config())
-            copied.append((layer, copy))
+            self._copied.append((layer, copy))
             return copy
         if type(layer) is layers.TimeDistributed and is_graph(layer.layer):
-            return _wrap(layer, clone_graph(layer.layer))
-        return as_model(layer)
+            return _wrap(layer, self.graph(layer.layer))
+        return self._as_model(layer)
 
-    def clone_graph(model):
-        copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-        check_same_call(model, copy)
-        return copy
-
-    def as_model(layer):
-        linear, stages = split(layer)
+    def _as_model(self, layer):
+        linear, stages = self._split(layer)
         inputs = keras.Input(batch_shape=_input_shape(layer), dtype=layer.input_dtype)
         outputs = inputs if linear is None else linear(inputs)
         for i, stage in enumerate(stages):
@@ -97,7 +127,7 @@ def to_standard_layers(model):
             if type(stage) is RegionConstraint:
                 outputs = standard_network(stage, outputs, name)
             elif isinstance(stage, layers.Layer):
-                outputs = clone(stage)(outputs)
+                outputs = self._clone(stage)(outputs)
             else:
                 last = layers.Activation(stage, dtype=layer.dtype_policy, name=name)
                 outputs = last(outputs)
@@ -107,7 +137,7 @@ def to_standard_layers(model):
             result.trainable = False
         return result
 
-    def split(layer):
+    def _split(self, layer):
         """What a layer does before its nonlinearities, a new layer or none, and these.
 
         The new layer is as the old one, without activation.
@@ -126,28 +156,14 @@ def to_standard_layers(model):
             linear = type(layer).from_config({**layer.get_config(), "activation": None})
             stages = [activation]
         elif type(layer) in WRAPPERS:
-            linear, stages = split(layer.layer)
+            linear, stages = self._split(layer.layer)
             if linear is not None:
                 linear = _wrap(layer, linear)
         else:
             raise ValueError(_hidden(layer))
         if linear is not None:
-            replaced.append((layer, linear))
+            self._linear.append((layer, linear))
         return linear, stages
-
-    converted = [x.name for x in flatten_layers(model) if region_layers(x)]
-    with uncompiled(model), _mask_errors(converted):
-        result = clone_graph(model)
-    if not result.built:
-        result.build(model.input_shape)
-    for layer, copy in copied:
-        for old, new in layer_pairs(layer, copy):
-            copy_state(old, new)
-    for layer, linear in replaced:
-        copy_state(layer, linear)
-    if not model.trainable:
-        result.trainable = False
-    return result
 
 
 def _check(model):

@@ -75,7 +75,7 @@ def standard_network(region, inputs, name):
 
 
 def _blocks(region):
-    """Weights in force, as float64 arrays."""
+    """Current weights, as float64 arrays."""
     if region.constrained:
         blocks = relu_network.relu_blocks(region.peaks, region.scales)
     else:

@@ -1,4 +1,4 @@
-"""The state of a model from a tree of values by names, of this or the other phase.
+"""Set a model's state from a nested dict of values, saved in either phase.
 
 `keras.callbacks.OrbaxCheckpoint` writes such trees. Keras' own `set_state_tree` skips
 what is only in the tree or only in the model without a word.
@@ -9,10 +9,10 @@ import warnings
 
 import numpy as np
 
+from keras_sawtooth.model_phase import build_optimizer
+from keras_sawtooth.model_phase import change_phase
 from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.optimizer_state import start_at_values
-from keras_sawtooth.phase_change import build_optimizer
-from keras_sawtooth.phase_change import change_phase
+from keras_sawtooth.optimizer_state import start_value_slots
 
 SEED_STATE = "seed_generator_state"
 
@@ -45,7 +45,7 @@ def set_state_tree(model, state_tree):
             variable.assign(values[variable.path])
     if not _set_optimizer_state(model, state_tree.get("optimizer_variables")):
         changed = [v for layer in layers for v in layer.trainable_variables]
-        start_at_values(model.optimizer, changed)
+        start_value_slots(model.optimizer, changed)
     return layers
 
 

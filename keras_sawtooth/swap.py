@@ -5,14 +5,14 @@ import warnings
 
 import keras
 
-from keras_sawtooth.graphs import check_same_call
-from keras_sawtooth.graphs import is_graph
-from keras_sawtooth.nested_layers import uncompiled
+from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
+from keras_sawtooth.cloning import check_same_call
+from keras_sawtooth.cloning import is_graph
+from keras_sawtooth.cloning import uncompiled
+from keras_sawtooth.model_phase import variable_scope
 from keras_sawtooth.optimizer_state import copy_weight_decay_exclusions
-from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-from keras_sawtooth.swap_choice import ENDS_IN_ACTIVATION
 from keras_sawtooth.swap_choice import choose_layers
 from keras_sawtooth.swap_rewriter import Rewriter
 from keras_sawtooth.swap_table import replacement_table

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 
-from keras_sawtooth.graphs import is_graph
+from keras_sawtooth.cloning import is_graph
 from keras_sawtooth.nested_layers import flatten_layers
 
 # Nonlinear activations that act on every channel by itself. Those whose range is a
@@ -33,21 +33,6 @@ POINTWISE = (
 # They have no variables, and no name of their own among the activations.
 LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
 
-# Layers that apply their `activation` to their result, and nothing after it.
-ENDS_IN_ACTIVATION = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
 
 # Two rows, so that a function that looks along an axis does not pass by chance.
 _POINTS = np.linspace(-4, 4, 34, dtype="float32").reshape(2, 17)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_sawtooth.layer_state import copy_assets
+from keras_sawtooth.cloning import copy_assets
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense

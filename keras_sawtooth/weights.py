@@ -1,20 +1,15 @@
 """Weights of a model from the other phase, from files and from lists."""
 
 import os
-import types
-import warnings
 
 import keras
-import numpy as np
 
+from keras_sawtooth.model_phase import build_optimizer
+from keras_sawtooth.model_phase import rebuild_model
+from keras_sawtooth.model_phase import undone_on_failure
+from keras_sawtooth.model_phase import variable_scope
+from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
-from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.optimizer_state import start_at_values
-from keras_sawtooth.phase_change import build_optimizer
-from keras_sawtooth.phase_change import change_phase
-from keras_sawtooth.phase_change import renew
-from keras_sawtooth.phase_change import undone_on_failure
-from keras_sawtooth.phase_change import variable_scope
 from keras_sawtooth.phase_files import collect_followers
 from keras_sawtooth.state_trees import set_state_tree
 
@@ -70,14 +65,14 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
 def _load_weights(model, filepath, kwargs):
     variables = model.variables + _optimizer_variables(model)
+    diverged = {v.path for v in variables if _has_nan(v)}
     try:
         with undone_on_failure(model, variables):
             load = _load_checkpoint if os.path.isdir(filepath) else _load_file
             followers = load(model, filepath, kwargs)
-            refuse_nan(model.weights + _optimizer_variables(model))
-    except BaseException as error:
-        missing = isinstance(error, FileNotFoundError) and not os.path.exists(filepath)
-        if missing or not isinstance(error, Exception):
+            refuse_nan(model.weights + _optimizer_variables(model), diverged)
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and not os.path.exists(filepath):
             raise
         raise ValueError(
             f"The weights in {str(filepath)!r} cannot be loaded, and "
@@ -88,7 +83,7 @@ def _load_weights(model, filepath, kwargs):
 
 def _load_file(model, filepath, kwargs):
     """Load a file of Keras; returns the layers that changed their phase."""
-    layers = _built_region_layers(model)
+    layers = built_region_layers(model)
     before = [(layer, layer.weights) for layer in layers]
     optimizers = [(trainer, trainer.optimizer) for trainer in compiled_models(model)]
     # The method of the class: `follow_phases` puts `load_weights` into its place.
@@ -103,11 +98,11 @@ def _load_file(model, filepath, kwargs):
         trainer.optimizer = optimizer
     if followers:
         replaced = [item for item in before if item[0] in followers]
-        renew(model, replaced)
+        rebuild_model(model, replaced)
     if optimizers:
         for trainer, optimizer in optimizers:
             if optimizer is not None:
-                build_optimizer(trainer, rebuild=bool(followers))
+                build_optimizer(trainer)
         load(model, filepath, **kwargs)
     return followers
 
@@ -131,92 +126,34 @@ def _load_checkpoint(model, directory, kwargs):
     return followers
 
 
-def set_weights(model, weights):
-    """Set the weights of a model from a list, of either phase.
-
-    Does what `model.set_weights` does; layers whose weights in the list are of the
-    other phase are released or constrained first, and a warning says so.
-
-    Args:
-        model: a built `keras.Model`.
-        weights: list of arrays, as `model.get_weights()` returned it.
-
-    Raises:
-        ValueError: if the shapes fit in neither phase.
-    """
-    layers = _layers_of_other_phase(model, weights)
-    if layers:
-        change_phase(model, layers)
-        phases = [
-            f"{layer.path!r} is {'constrained' if layer.constrained else 'released'}"
-            for layer in layers
-        ]
-        warnings.warn(
-            f"The weights to be set are of the other phase. In {model.name!r}, "
-            f"{', '.join(phases)} now.",
-            stacklevel=2,
-        )
-    type(model).set_weights(model, weights)
-    for trainer in compiled_models(model) if layers else ():
-        if trainer.optimizer is not None:
-            changed = [v for layer in layers for v in layer.trainable_variables]
-            start_at_values(trainer.optimizer, changed)
-
-
-def follow_phases(model):
-    """Let `model.load_weights` and `model.set_weights` follow phases, too.
-
-    Callbacks such as `BackupAndRestore` and `EarlyStopping` restore a model by these
-    methods. Keras offers no other place to tell a model from its layers that its
-    variables are to change.
-    """
-    model.load_weights = types.MethodType(load_weights, model)
-    model.set_weights = types.MethodType(set_weights, model)
-
-
-def _built_region_layers(model):
-    return [layer for layer in region_layers(model) if layer.built]
-
-
-def _layers_of_other_phase(model, weights):
-    """Layers to be changed so that the list fits; none if it fits in no way."""
-    owners = {
-        id(variable): layer
-        for layer in _built_region_layers(model)
-        for variable in layer.weights
-        if variable.name in layer.variable_shapes(layer.constrained)
-    }
-    shapes = [np.shape(value) for value in weights]
-    changed, seen, start = [], set(), 0
-    for variable in model.weights:
-        layer = owners.get(id(variable))
-        if layer is None:
-            expected = [tuple(variable.shape)]
-        elif layer in seen:
-            continue
-        else:
-            seen.add(layer)
-            expected = list(layer.variable_shapes(layer.constrained).values())
-            other = list(layer.variable_shapes(not layer.constrained).values())
-            if shapes[start : start + len(other)] == other:
-                expected = other
-                changed.append(layer)
-        if shapes[start : start + len(expected)] != expected:
-            return []
-        start += len(expected)
-    return changed if start == len(shapes) else []
-
-
 def _optimizer_variables(model):
     optimizers = [trainer.optimizer for trainer in compiled_models(model)]
     return [v for o in optimizers if o is not None for v in o.variables]
 
 
-def refuse_nan(variables):
+def refuse_nan(variables, diverged=()):
+    """Refuse what was loaded if a variable is NaN.
+
+    Args:
+        variables: list of what was loaded, or could have been.
+        diverged: paths of those that were NaN before.
+    """
     for variable in variables:
-        if keras.backend.is_float_dtype(variable.dtype):
-            if bool(keras.ops.any(keras.ops.isnan(variable.value))):
-                raise ValueError(
-                    f"The file holds NaN values for {variable.path!r}. "
-                    "Use one from before the training diverged."
-                )
+        if not _has_nan(variable):
+            continue
+        if variable.path in diverged:
+            raise ValueError(
+                f"{variable.path!r} was NaN before, and the file has no number for it. "
+                "Load it into a new model; if this one is a variable of the optimizer, "
+                "call `compile` first."
+            )
+        raise ValueError(
+            f"The file holds NaN values for {variable.path!r}. "
+            "Use one from before the training diverged."
+        )
+
+
+def _has_nan(variable):
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return False
+    return bool(keras.ops.any(keras.ops.isnan(variable.value)))

@@ -307,10 +307,10 @@ SHAPES = [
 @pytest.mark.parametrize("shape, by_channels, expected", SHAPES)
 def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
     cut_small_inputs(monkeypatch)
-    monkeypatch.setattr(hot_path.backend, "compiled_for_cpu", lambda: True)
+    monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: True)
     blocks = hot_path.Blocks(number=4, size=8)
     assert hot_path.number_of_blocks(blocks, shape, by_channels) == expected
-    monkeypatch.setattr(hot_path.backend, "compiled_for_cpu", lambda: False)
+    monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: False)
     assert hot_path.number_of_blocks(blocks, shape, by_channels) == 1
 
 
@@ -327,15 +327,15 @@ def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
     ],
 )
 def test_cut_of_relu_networks(shape, depth, expected, monkeypatch):
-    monkeypatch.setattr(hot_path.backend, "compiled_for_cpu", lambda: True)
-    assert hot_path.cut_of_relu_network(shape, depth) == expected
+    monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: True)
+    assert hot_path.blocks_of_relu_network(shape, depth) == expected
 
 
 def test_blocks_are_for_compiled_programs_on_cpus():
     seen = []
 
     def function(x):
-        seen.append(hot_path.backend.compiled_for_cpu())
+        seen.append(hot_path.backend.xla_on_cpu())
         return x
 
     compiled(function)(np.zeros(1))

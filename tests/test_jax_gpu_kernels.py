@@ -14,6 +14,7 @@ from models import losses_of_a_layer
 from test_hot_path import example
 
 from keras_sawtooth.backend import jax_gpu_kernels
+from keras_sawtooth.backend import pallas_kernels
 
 pytestmark = pytest.mark.skipif(
     jax.__version_info__ < jax_gpu_kernels.OLDEST_JAX, reason="kernels for later JAX"
@@ -24,7 +25,7 @@ SHAPE = (64, 128)
 
 @pytest.fixture(autouse=True)
 def _without_a_gpu(monkeypatch):
-    monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", jax.default_backend() != "gpu")
+    monkeypatch.setattr(pallas_kernels, "INTERPRETED", jax.default_backend() != "gpu")
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
@@ -89,11 +90,11 @@ def test_derivatives(functions, derivative):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "shape, programs",
-    [((2, 64, 256), jax_gpu_kernels.ENOUGH_PROGRAMS), ((256, 128), 1)],
+    [((2, 64, 256), pallas_kernels.ENOUGH_PROGRAMS), ((256, 128), 1)],
 )
 def test_several_tiles(kind, shape, programs, monkeypatch):
     """Of channels, and of 128 rows."""
-    monkeypatch.setattr(jax_gpu_kernels, "ENOUGH_PROGRAMS", programs)
+    monkeypatch.setattr(pallas_kernels, "ENOUGH_PROGRAMS", programs)
     arrays, *both = example(*kind, shape)
     arguments = [jnp.asarray(a, "float32") for a in arrays]
     assert jax_gpu_kernels.fits(arguments[0], arguments[1:])
@@ -135,7 +136,7 @@ def test_number_of_kernels(functions):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_programs_for_other_platforms(functions, dtype, monkeypatch):
     """Compiled as far as a machine without a GPU can."""
-    monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(pallas_kernels, "INTERPRETED", False)
     monkeypatch.setattr(jax_gpu_kernels, "platform", lambda: "gpu")
     monkeypatch.setattr(jax_gpu_kernels, "can_compile", lambda: True)
     (fast, _), (z, *parameters) = functions
@@ -171,7 +172,7 @@ def test_where_kernels_do_not_compile_xla_does_the_work(functions, monkeypatch):
 
     (fast, plain), arguments = functions
     jax_gpu_kernels.can_compile.cache_clear()
-    monkeypatch.setattr(jax_gpu_kernels, "_call", fail)
+    monkeypatch.setattr(pallas_kernels, "_call", fail)
     with pytest.warns(UserWarning, match="no Triton"):
         assert not jax_gpu_kernels.fits(arguments[0], arguments[1:])
     assert_same(gradient(scalar(f))(*arguments) for f in (fast, plain))
@@ -179,7 +180,7 @@ def test_where_kernels_do_not_compile_xla_does_the_work(functions, monkeypatch):
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
 def test_without_a_gpu_there_are_no_kernels(functions, monkeypatch):
-    monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", False)
+    monkeypatch.setattr(pallas_kernels, "INTERPRETED", False)
     (fast, _), arguments = functions
     # Another function, as JAX remembers what it has traced.
     jaxpr = jax.make_jaxpr(lambda *a: fast(*a))(*arguments)
@@ -204,7 +205,7 @@ def test_on_several_devices_and_on_cpus_there_are_no_kernels(
         ]
         assert_same(jax.jit(gradient(scalar(f)))(*arguments) for f in results)
     else:
-        monkeypatch.setattr(jax_gpu_kernels, "INTERPRETED", False)
+        monkeypatch.setattr(pallas_kernels, "INTERPRETED", False)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
         assert jax_gpu_kernels.platform() == "gpu"
         with keras.device("cpu:0"):

@@ -13,6 +13,7 @@ from keras import ops
 from models import compiled
 
 import keras_sawtooth as ks
+from keras_sawtooth import layer_phase
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.optimizer_state import slot_value
@@ -507,7 +508,7 @@ def test_a_release_that_fails_halfway_changes_nothing(where, monkeypatch):
     outputs, optimizer = model.predict(x, verbose=0), model.optimizer
     before = [to_numpy(v.value) for v in model.weights + optimizer.variables]
 
-    add = ks.RegionConstraint._add_variable
+    add = layer_phase.add_variable
 
     def fail(*arguments):
         # In the second layer.
@@ -517,9 +518,9 @@ def test_a_release_that_fails_halfway_changes_nothing(where, monkeypatch):
         raise MemoryError("no place")
 
     if where == "optimizer":
-        monkeypatch.setattr("keras_sawtooth.phase_change.carry_over", fail)
+        monkeypatch.setattr("keras_sawtooth.model_phase.carry_over", fail)
     else:
-        monkeypatch.setattr(ks.RegionConstraint, "_add_variable", fail)
+        monkeypatch.setattr(layer_phase, "add_variable", fail)
     with pytest.raises(MemoryError, match="no place"):
         ks.release(model)
     monkeypatch.undo()

@@ -75,18 +75,18 @@ PRIVATE_NAMES = {
     # Of torch: whether there are transforms like `torch.func.vmap`, or dual numbers.
     "_are_functorch_transforms_active": "torch.py",
     "_current_level": "torch.py",
-    "_compile_config": "phase_change.py",
+    "_compile_config": "model_phase.py",
     # Of functions that are decorated with `tf.function`.
-    "_descriptor_cache": "phase_change.py",
+    "_descriptor_cache": "model_phase.py",
     "_exclude_from_weight_decay": "optimizer_state.py",
     "_exclude_from_weight_decay_pattern": "optimizer_state.py",
     "_flatten_layers": "nested_layers.py",
     "_inbound_nodes": "standard_layers.py",
     "_initial_epoch": "backup_and_restore.py",
     "_keras_history": "swap_choice.py",
-    "_torch_params": "phase_change.py",
+    "_torch_params": "model_phase.py",
     "_track_variable": "layer_phase.py",
-    "_track_variables": "phase_change.py",
+    "_track_variables": "model_phase.py",
     "_tracker": "layer_phase.py",
     # Of one optimizer: `variables` has those of the optimizers inside of it, too.
     "_trainable_variables": "optimizer_state.py",

@@ -516,3 +516,24 @@ def test_files_of_every_backend_load_here(backend, tmp_path):
             expected = [arrays[name] for name in arrays.files]
         for (name, value), other in zip(state(model), expected, strict=True):
             np.testing.assert_allclose(value, other, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+@each_phase
+def test_a_model_that_diverged_takes_good_weights_once_it_has_a_new_optimizer(
+    phase, tmp_path
+):
+    good = trained(plain, "constrained", keep=False)
+    good.save_weights(tmp_path / "m.weights.h5")
+    model = trained(plain, phase)
+    for variable in (model.layers[-1].kernel, model.optimizer.variables[-1]):
+        variable.assign(np.full(variable.shape, np.nan))
+    with pytest.raises(ValueError, match=r"was NaN before.*call `compile` first"):
+        ks.load_weights(model, tmp_path / "m.weights.h5")
+    compiled(model)
+    ks.load_weights(model, tmp_path / "m.weights.h5")
+    x = data()[0]
+    np.testing.assert_array_equal(
+        model.predict(x, verbose=0), good.predict(x, verbose=0)
+    )
+    assert np.isfinite(continue_training(model).history["loss"]).all()

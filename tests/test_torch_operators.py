@@ -31,7 +31,6 @@ from keras_sawtooth import hot_path
 from keras_sawtooth import relu_network
 from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
-from keras_sawtooth.backend import torch_operators
 
 # Raised inside of torch 2.13, at the first forward-mode derivative.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -48,13 +47,13 @@ def used(request, monkeypatch):
     # The tests compile one function again and again, and the compiler counts.
     torch.compiler.reset()
     names = []
-    launch = torch_operators._launch
+    launch = torch_gpu_kernels._launch
 
     def recorded(kernel, function, *others):
         names.append(function)
         launch(kernel, function, *others)
 
-    monkeypatch.setattr(torch_operators, "_launch", recorded)
+    monkeypatch.setattr(torch_gpu_kernels, "_launch", recorded)
     for name in ("value", "derivative"):
         monkeypatch.setattr(torch_eager, name, recorded_eager(names, name))
     kernels = request.param == "kernels"
@@ -133,9 +132,9 @@ def test_several_tiles_or_blocks(kind, shape, monkeypatch):
     """Of up to four rows and 32 channels, and not all of them full."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(torch_eager, "BLOCK", dict.fromkeys(torch_eager.BLOCK, 120))
-    monkeypatch.setattr(torch_operators, "MOST_ROWS", 4)
-    monkeypatch.setattr(torch_operators, "LEAST_ROWS", 4)
-    monkeypatch.setattr(torch_operators, "MOST_CHANNELS", 32)
+    monkeypatch.setattr(torch_gpu_kernels, "MOST_ROWS", 4)
+    monkeypatch.setattr(torch_gpu_kernels, "LEAST_ROWS", 4)
+    monkeypatch.setattr(torch_gpu_kernels, "MOST_CHANNELS", 32)
     (fast, plain), arguments = example_tensors(kind, shape)
     assert_same(*(values_and_gradients(f, arguments) for f in (fast, plain)))
 
@@ -151,7 +150,7 @@ def test_several_tiles_or_blocks(kind, shape, monkeypatch):
     ],
 )
 def test_tiles_cover_the_input(shape, tiles):
-    assert torch_operators._tiles(torch.empty(shape, device="meta")) == tiles
+    assert torch_gpu_kernels.tiles(torch.empty(shape, device="meta")) == tiles
 
 
 @each_kind
@@ -362,9 +361,9 @@ def test_steep_sides_are_as_exact_as_others(margin):
 )
 def test_other_inputs_go_without_operators(change):
     _, (z, *parameters) = example_tensors(KINDS[0])
-    assert hot_path.backend.fits_one_kernel(z, *parameters)
+    assert hot_path.backend.can_fuse(z, *parameters)
     z, parameters = change(z, parameters)
-    assert not hot_path.backend.fits_one_kernel(z, *parameters)
+    assert not hot_path.backend.can_fuse(z, *parameters)
 
 
 @kernels_alone
@@ -387,7 +386,7 @@ def test_where_kernels_do_not_compile_torch_does_the_work(monkeypatch):
     def fail(*arguments):
         raise NotImplementedError("no compiler")
 
-    monkeypatch.setattr(torch_operators, "_launch", fail)
+    monkeypatch.setattr(torch_gpu_kernels, "_launch", fail)
     torch_gpu_kernels._try_to_compile.cache_clear()
     (fast, plain), arguments = example_tensors(KINDS[0])
     with pytest.warns(UserWarning, match="no compiler"):
@@ -400,7 +399,7 @@ def test_where_kernels_do_not_compile_torch_does_the_work(monkeypatch):
 def test_fit_as_without_operators(released, monkeypatch, used):
     found = losses_of_a_layer(12, 3, 4, released)
     assert len(used) >= 2 * 3 * 3
-    monkeypatch.setattr(hot_path.backend, "fits_one_kernel", lambda *tensors: False)
+    monkeypatch.setattr(hot_path.backend, "can_fuse", lambda *tensors: False)
     expected = losses_of_a_layer(12, 3, 4, released)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

@@ -1,11 +1,11 @@
 """What is written for one backend: the derivatives that `hot_path.py` chooses from.
 
-Every backend has a module with
+`current` is the module for the backend that Keras runs on. Every such module has
 
 * `triangle(w, peak)`: `sawtooth.triangle` with one sum for the gradient of a peak;
-* `compiled_for_cpu()`: whether XLA compiles for a CPU here and now;
-* `fits_one_kernel(z, *parameters)`: whether a kernel of our own can take them, here and
-  now, or on torch an operator that stands for one;
+* `xla_on_cpu()`: whether XLA now compiles for a CPU;
+* `can_fuse(z, *parameters)`: whether `fused_sawtooth` and `fused_relu_network` can
+  take them now;
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
@@ -16,6 +16,24 @@ and where these say that they are of use
   `differentiated`, an equal function, block by block of the batch;
 * `in_channel_blocks(function, number)`: the same, block by block of the channels;
 * `loop(layer, hidden, *weights)`: the layers of a network as a loop;
-* `sawtooth_kernels(function, domain)`, `relu_network_kernels(function, domain)`:
-  `function`, with its values and its derivatives in one kernel each.
+* `fused_sawtooth(function, domain)`, `fused_relu_network(function, domain)`:
+  `function`, with its values and its derivatives in one GPU kernel each, or on torch
+  in one operator each that goes through blocks on a CPU.
 """
+
+import keras
+
+__all__ = ["current"]
+
+if keras.backend.backend() == "jax":
+    from keras_sawtooth.backend import jax as current
+elif keras.backend.backend() == "tensorflow":
+    from keras_sawtooth.backend import tensorflow as current
+elif keras.backend.backend() == "torch":
+    from keras_sawtooth.backend import torch as current
+else:
+    raise ImportError(
+        "keras_sawtooth needs TensorFlow, JAX or PyTorch: set the environment variable "
+        "KERAS_BACKEND to tensorflow, jax or torch before Keras is imported. "
+        f"Received: {keras.backend.backend()!r}"
+    )

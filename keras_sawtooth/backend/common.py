@@ -1,8 +1,13 @@
 """Blocks of a tensor, and what all backends know of triangles and of kernels."""
 
+import math
 import warnings
 
 from keras import ops
+
+# Of a unit, that a GPU kernel takes: they and their sums are in registers, of which a
+# thread has 255.
+MOST_PARAMETERS = 96
 
 
 def cut_rows(z, number):
@@ -39,6 +44,11 @@ def triangle_slope(w, peak):
     Both sides are `T = (w - side) / (peak - side)`, with `side` 0 or 1.
     """
     return ops.where(w <= peak, 1 / peak, 1 / (peak - 1))
+
+
+def number_of_rows(parameter):
+    """How many numbers per channel a parameter `(..., channels)` has."""
+    return math.prod(parameter.shape[:-1])
 
 
 def warn_of_no_kernels(error):

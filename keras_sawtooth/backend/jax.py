@@ -17,25 +17,25 @@ from keras_sawtooth.backend.common import triangle_slope
 cached_on_jax = functools.cache
 
 
-def compiled_for_cpu():
+def xla_on_cpu():
     return jax_gpu_kernels.platform() == "cpu"
 
 
 init_scope = contextlib.nullcontext
 
 
-def fits_one_kernel(z, *parameters):
+def can_fuse(z, *parameters):
     distributed = keras.distribution.distribution() is not None
     return not distributed and jax_gpu_kernels.fits(z, parameters)
 
 
-def sawtooth_kernels(function, domain):
+def fused_sawtooth(function, domain):
     # XLA is as fast for the values.
-    return jax_gpu_kernels.in_one_kernel(function, values=False)
+    return jax_gpu_kernels.fused(function, values=False)
 
 
-def relu_network_kernels(function, domain):
-    return jax_gpu_kernels.in_one_kernel(function, values=True)
+def fused_relu_network(function, domain):
+    return jax_gpu_kernels.fused(function, values=True)
 
 
 @jax.custom_jvp
@@ -58,7 +58,7 @@ def loop(layer, hidden, *weights):
     return jax.lax.scan(step, hidden, weights)[0]
 
 
-# A block keeps its arguments alone for the backward pass.
+# For the backward pass a block keeps only its arguments, and is computed again.
 def _jvp(function, primals, tangents):
     return jax.checkpoint(lambda *a: jax.jvp(function, *a)[1])(primals, tangents)
 

@@ -14,7 +14,7 @@ def cached_on_jax(make):
     return make
 
 
-def compiled_for_cpu():
+def xla_on_cpu():
     # There is no public way to know whether `jit_compile` is on.
     from tensorflow.python.ops import control_flow_util
 
@@ -29,16 +29,16 @@ def compiled_for_cpu():
 init_scope = tf.init_scope
 
 
-def fits_one_kernel(z, *parameters):
+def can_fuse(z, *parameters):
     return False
 
 
 @tf.custom_gradient
 def triangle(w, peak):
-    def gradient(upstream):
-        upstream = upstream * triangle_slope(w, peak)
-        terms = upstream * sawtooth.triangle(w, peak)
-        return upstream, -tf.reduce_sum(terms, list(range(len(w.shape) - 1)))
+    def gradient(dy):
+        dw = dy * triangle_slope(w, peak)
+        terms = dw * sawtooth.triangle(w, peak)
+        return dw, -tf.reduce_sum(terms, list(range(len(w.shape) - 1)))
 
     return sawtooth.triangle(w, peak), gradient
 
@@ -54,22 +54,22 @@ def loop(layer, hidden, kernel, bias):
     )[1]
 
 
-def _vjp(function, arguments, upstream):
+def _vjp(function, arguments, dy):
     with tf.GradientTape() as tape:
         tape.watch(arguments)
         y = function(*arguments)
     # Depth 1 has a kernel without elements, which nothing uses.
-    gradients = tape.gradient(y, arguments, upstream, unconnected_gradients="zero")
+    gradients = tape.gradient(y, arguments, dy, unconnected_gradients="zero")
     return list(gradients)
 
 
 def in_row_blocks(function, differentiated, number):
     @tf.custom_gradient
     def whole(z, *parameters):
-        def gradient(upstream):
+        def gradient(dy):
             if number == 1:
-                return _vjp(differentiated, (z, *parameters), upstream)
-            blocks = cut_rows(z, number), cut_rows(upstream, number)
+                return _vjp(differentiated, (z, *parameters), dy)
+            blocks = cut_rows(z, number), cut_rows(dy, number)
 
             def add_block(i, dz, sums):
                 arguments = (blocks[0][i], *parameters)
@@ -99,11 +99,11 @@ def in_channel_blocks(function, number):
     def whole(*arguments):
         z = arguments[0]
 
-        def gradient(upstream):
+        def gradient(dy):
             dz, *dparameters = tf.map_fn(
                 lambda block: _vjp(function, block[1:], block[0]),
                 (
-                    *cut_channels(number, upstream),
+                    *cut_channels(number, dy),
                     *cut_channels(number, *arguments),
                 ),
                 fn_output_signature=[a.dtype for a in arguments],

@@ -15,7 +15,7 @@ def cached_on_jax(make):
     return make
 
 
-def compiled_for_cpu():
+def xla_on_cpu():
     # By XLA: `torch.compile` makes all sums in one loop.
     return False
 
@@ -23,16 +23,16 @@ def compiled_for_cpu():
 init_scope = contextlib.nullcontext
 
 
-def fits_one_kernel(z, *parameters):
+def can_fuse(z, *parameters):
     tensors = (z, *parameters)
     return (
-        # Before torch 2.7, there was no way to know what `_sees_through` asks.
+        # Before torch 2.7, there was no way to know what `_needs_plain_formulas` asks.
         hasattr(torch.compiler, "is_exporting")
         # Not what behaves like a tensor, as `DTensor` does.
         and all(type(t) in (torch.Tensor, torch.nn.Parameter) for t in tensors)
         and all(p.device == z.device for p in parameters)
         and all(p.shape[-1] == z.shape[-1] for p in parameters)
-        and not _sees_through()
+        and not _needs_plain_formulas()
         and z.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and all(p.dtype == torch.float32 for p in parameters)
         and (
@@ -44,7 +44,7 @@ def fits_one_kernel(z, *parameters):
 
 
 @torch.compiler.assume_constant_result
-def _sees_through():
+def _needs_plain_formulas():
     """Whether torch writes a program for others, or has to see the plain formulas."""
     return (
         torch.compiler.is_exporting()
@@ -60,7 +60,7 @@ def is_transformed():
     return torch._C._are_functorch_transforms_active()
 
 
-def sawtooth_kernels(function, domain):
+def fused_sawtooth(function, domain):
     def of_tensors(z, peaks, scales, slopes):
         sizes = [len(scales), len(peaks), len(slopes)]
         return _operator(z, (peaks, scales, slopes), "sawtooth", sizes, domain)
@@ -68,7 +68,7 @@ def sawtooth_kernels(function, domain):
     return of_tensors
 
 
-def relu_network_kernels(function, domain):
+def fused_relu_network(function, domain):
     def of_tensors(z, slopes, *blocks):
         sizes = [len(relu_network.ReluBlocks(*blocks).kernel) + 1, 0, len(slopes)]
         return _operator(z, (slopes, *blocks), "relu_network", sizes, domain)
@@ -85,6 +85,6 @@ def _operator(*arguments):
 
 def triangle(w, peak):
     # `torch.compile` makes far better loops of this than of `where`. At the
-    # peak `clamp` has the derivative of the left side, other than `minimum`.
+    # peak `clamp` has the derivative of the left side, unlike `minimum`.
     rising = torch.clamp(w, max=peak)
     return rising * (1 / peak) - torch.relu(w - peak) * (1 / (1 - peak))

@@ -35,7 +35,7 @@ def value(z, rows, name, sizes, domain):
     """The operator `value` of `torch_operators.py`."""
     of_block = _VALUES[name]
     y = torch.empty_like(z, memory_format=torch.contiguous_format)
-    parameters = _split(rows, name, sizes)
+    parameters = split_rows(rows, name, sizes)
     for zs, ys in _blocks(name, z, y):
         ys.copy_(of_block(zs.to(rows.dtype), parameters, domain))
     return y
@@ -46,7 +46,7 @@ def derivative(z, dy, rows, name, sizes, domain):
     of_block = _DERIVATIVES[name]
     dz = torch.empty_like(z, memory_format=torch.contiguous_format)
     sums = torch.zeros_like(rows)
-    parameters, sums_of = _split(rows, name, sizes), _split(sums, name, sizes)
+    parameters, sums_of = split_rows(rows, name, sizes), split_rows(sums, name, sizes)
     for zs, dys, dzs in _blocks(name, z, dy, dz):
         zs, dys = zs.to(rows.dtype), dys.to(rows.dtype)
         dzs.copy_(of_block(zs, dys, parameters, domain, sums_of))
@@ -60,7 +60,7 @@ def _blocks(name, *tensors):
     return zip(*cut, strict=True)
 
 
-def _split(rows, name, sizes):
+def split_rows(rows, name, sizes):
     """Views of the rows of all parameters, shaped like them."""
     depth, peaks, slopes = sizes
     if name == "sawtooth":

@@ -15,14 +15,14 @@ from triton import language as tl
 
 @triton.jit
 def _relu(x):
-    # Other than `maximum`, this keeps NaN.
+    # Unlike `maximum`, this keeps NaN.
     return tl.where(x < 0, 0.0, x)
 
 
 @triton.jit
-def _before_relu(back, y):
+def _relu_derivative(dy, y):
     """What goes back into `_relu`, from what goes back into its result `y`."""
-    return tl.where(y <= 0, 0.0, back)
+    return tl.where(y <= 0, 0.0, dy)
 
 
 @triton.jit
@@ -90,22 +90,22 @@ def sawtooth_derivative(
     waves = waves + (_relu(_triangle(waves[0], p[0])),)
     for i in tl.static_range(1, DEPTH):
         waves = waves + (_triangle(waves[i], p[i]),)
-    dwave = tl.full(z.shape, 0.0, tl.float32)
+    d_wave = tl.full(z.shape, 0.0, tl.float32)
     dpeaks, dscales = (), ()
     if PEAKS > DEPTH:
-        dpeaks = (dwave,)
+        dpeaks = (d_wave,)
     for i in tl.static_range(DEPTH - 1, -1, -1):
-        dwave += p[PEAKS + i] * dy
+        d_wave += p[PEAKS + i] * dy
         dscales = (waves[i + 1] * dy,) + dscales
         if i == 0:
-            dwave = _before_relu(dwave, waves[1])
+            d_wave = _relu_derivative(d_wave, waves[1])
         # On both sides T = (w - side) / (peak - side), so that
         # dT = (dw - T dpeak) / (peak - side).
         slope = tl.where(waves[i] <= p[i], 1 / p[i], -1 / (1 - p[i]))
-        dwave = slope * dwave
-        dpeaks = (-waves[i + 1] * dwave,) + dpeaks
+        d_wave = slope * d_wave
+        dpeaks = (-waves[i + 1] * d_wave,) + dpeaks
     dz, dslopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
-    dz += _normalize_derivative(z, dwave, low, high)
+    dz += _normalize_derivative(z, d_wave, low, high)
     return dz, dpeaks + dscales + dslopes
 
 
@@ -149,30 +149,30 @@ def relu_network_derivative(
     u = _normalize(z, low, high)
     neurons = _neurons(u, p, DEPTH, SLOPES)
     # What goes back into the neurons of the last layer that has not been gone through.
-    back, doutput = (), ()
+    d_hidden, doutput = (), ()
     for j in tl.static_range(4):
-        back = back + (p[OUTPUT + j] * dy,)
+        d_hidden = d_hidden + (p[OUTPUT + j] * dy,)
         doutput = doutput + (neurons[4 * (DEPTH - 1) + j] * dy,)
     dkernel, dbias = (), ()
     for i in tl.static_range(DEPTH - 2, -1, -1):
-        before, of_bias, of_kernel = (), (), ()
+        d_before, d_sum, terms = (), (), ()
         for j in tl.static_range(4):
-            of_bias = of_bias + (_before_relu(back[j], neurons[4 * i + 4 + j]),)
+            d_sum = d_sum + (_relu_derivative(d_hidden[j], neurons[4 * i + 4 + j]),)
         for j in tl.static_range(4):
             for k in tl.static_range(4):
-                of_kernel = of_kernel + (of_bias[j] * neurons[4 * i + k],)
+                terms = terms + (d_sum[j] * neurons[4 * i + k],)
         for k in tl.static_range(4):
-            total = p[KERNEL + 16 * i + k] * of_bias[0]
+            total = p[KERNEL + 16 * i + k] * d_sum[0]
             for j in tl.static_range(1, 4):
-                total += p[KERNEL + 16 * i + 4 * j + k] * of_bias[j]
-            before = before + (total,)
-        back, dbias, dkernel = before, of_bias + dbias, of_kernel + dkernel
+                total += p[KERNEL + 16 * i + 4 * j + k] * d_sum[j]
+            d_before = d_before + (total,)
+        d_hidden, dbias, dkernel = d_before, d_sum + dbias, terms + dkernel
     du = tl.full(z.shape, 0.0, tl.float32)
     dinput, dinput_bias = (), ()
     for j in tl.static_range(4):
-        term = _before_relu(back[j], neurons[j])
-        du += p[SLOPES + j] * term
-        dinput, dinput_bias = dinput + (u * term,), dinput_bias + (term,)
+        d_sum_0 = _relu_derivative(d_hidden[j], neurons[j])
+        du += p[SLOPES + j] * d_sum_0
+        dinput, dinput_bias = dinput + (u * d_sum_0,), dinput_bias + (d_sum_0,)
     dz, dslopes = _bent_line_derivative(z, dy, low, high, p, 0, SLOPES)
     dz += _normalize_derivative(z, du, low, high)
     return dz, dslopes + dinput + dinput_bias + dkernel + dbias + doutput

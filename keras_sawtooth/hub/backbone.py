@@ -3,14 +3,15 @@
 import keras
 import keras_hub
 
+from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
+from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import refuse_older_task
 from keras_sawtooth.preset_files import errors_naming
-from keras_sawtooth.preset_saving import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # A preset may ask for any number, and every layer takes a moment.
@@ -87,6 +88,8 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         if normalization is not None:
             check_choice("normalization", normalization, ("batch", "layer"))
         dropout = check_number("dropout", dropout, 0, 1)
+        normalize_inputs = check_boolean("normalize_inputs", normalize_inputs)
+        residual = check_boolean("residual", residual)
         phases = _phases(constrained, num_layers)
 
         # === Layers ===
@@ -137,10 +140,10 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         self.depth = depth
         self.scales = scales
         self.tails = tails
-        self.normalize_inputs = bool(normalize_inputs)
+        self.normalize_inputs = normalize_inputs
         self.normalization = normalization
         self.dropout = dropout
-        self.residual = bool(residual)
+        self.residual = residual
         if not self.trainable:
             # The argument of the constructor does not reach all layers, nor does
             # setting it again on TensorFlow, where nothing seems to change.

@@ -13,12 +13,12 @@ from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import check_files
-from keras_sawtooth.preset_files import check_preset
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
 from keras_sawtooth.preset_handles import built_in_presets
 from keras_sawtooth.preset_handles import locate
+from keras_sawtooth.preset_loading import check_preset
 from keras_sawtooth.preset_size import check_size
 
 TASK = "task.json"
@@ -78,7 +78,7 @@ def saved_task(directory, cls):
 
 
 def refuse_older_task(directory):
-    """A backbone would leave a task in the directory that is not its own.
+    """Refuse the directory of a task, whose head would stay beside a new backbone.
 
     Raises:
         FileExistsError: if there is one.

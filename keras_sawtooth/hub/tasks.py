@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
+from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import TASK
 from keras_sawtooth.hub.files import TASK_WEIGHTS
@@ -17,7 +18,6 @@ from keras_sawtooth.hub.files import preprocessor_config
 from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
-from keras_sawtooth.preset_saving import written_whole
 
 
 class SawtoothTask(keras_hub.models.Task):
@@ -166,7 +166,14 @@ class SawtoothRegressor(SawtoothTask):
         self, backbone, num_outputs=1, preprocessor=None, dropout=0.0, **kwargs
     ):
         num_outputs = check_integer("num_outputs", num_outputs, 1)
-        super().__init__(backbone, num_outputs, preprocessor, None, dropout, **kwargs)
+        super().__init__(
+            backbone,
+            num_outputs,
+            preprocessor,
+            activation=None,
+            dropout=dropout,
+            **kwargs,
+        )
         self.num_outputs = num_outputs
 
     def get_config(self):
@@ -219,7 +226,12 @@ class SawtoothClassifier(SawtoothTask):
         num_classes = check_integer("num_classes", num_classes, 1)
         self.activation = keras.activations.get(activation)
         super().__init__(
-            backbone, num_classes, preprocessor, activation, dropout, **kwargs
+            backbone,
+            num_classes,
+            preprocessor,
+            activation=activation,
+            dropout=dropout,
+            **kwargs,
         )
         self.num_classes = num_classes
 
@@ -233,7 +245,9 @@ class SawtoothClassifier(SawtoothTask):
     def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
         """See `keras.Model.compile`. Defaults: Adam, cross-entropy and accuracy."""
         if loss == "auto":
-            loss = keras.losses.SparseCategoricalCrossentropy(self._gives_logits())
+            loss = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=self._gives_logits()
+            )
         super().compile(
             keras.optimizers.Adam() if optimizer == "auto" else optimizer,
             loss,

@@ -8,12 +8,12 @@ import keras
 from keras import ops
 
 from keras_sawtooth import layer_phase
+from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import carry_over
 from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.optimizer_state import exclude_successors
+from keras_sawtooth.optimizer_state import exclude_fresh_variables
 from keras_sawtooth.optimizer_state import excludes_from_weight_decay
 from keras_sawtooth.optimizer_state import is_stale
 from keras_sawtooth.second_moments import starting_velocities
@@ -37,21 +37,20 @@ def change_phase(model, layers):
                 layer.release()
             else:
                 layer_phase.constrain(layer)
-        renew(model, replaced)
+        rebuild_model(model, replaced)
 
 
 @contextmanager
 def undone_on_failure(model, variables):
-    """Take changes of phase back, and the optimizers that came with them, on an error.
+    """Undo changes of phase, and of optimizers, if the block raises.
 
     Args:
         model: a built `keras.Model`.
-        variables: list of what may get other values, which are taken back, too.
+        variables: list of variables whose values are restored as well.
     """
     layers = [
         (layer, layer.weights, layer.constrained)
-        for layer in region_layers(model)
-        if layer.built
+        for layer in built_region_layers(model)
     ]
     optimizers = [
         (trainer, trainer.optimizer, getattr(trainer.optimizer, "built", True))
@@ -68,7 +67,7 @@ def undone_on_failure(model, variables):
         for item in changed:
             layer_phase.take_back(*item)
         if changed:
-            forget_variables(model)
+            forget_old_variables(model)
         for variable, value in values:
             variable.assign(value)
         for trainer, optimizer, was_built in optimizers:
@@ -79,7 +78,7 @@ def undone_on_failure(model, variables):
         raise
 
 
-def renew(model, replaced):
+def rebuild_model(model, replaced):
     """Rebuild what models hold of their variables, after a change of phase.
 
     Args:
@@ -98,22 +97,21 @@ def renew(model, replaced):
             continue
         new, velocities = copy_optimizer(old), []
         for layer, gone, fresh in swapped:
-            exclude_successors(old, new, gone, fresh)
+            exclude_fresh_variables(old, new, gone, fresh)
             velocities += starting_velocities(old, layer, gone, fresh)
         if old.built:
             carry_over(old, new, trainer.trainable_variables, velocities)
         set_optimizer(trainer, new)
-    forget_variables(model)
+    forget_old_variables(model)
 
 
-def build_optimizer(trainer, rebuild=False):
+def build_optimizer(trainer):
     """Build the optimizer of a compiled model, if it is not for its variables yet."""
     optimizer = trainer.optimizer
     # When Keras loads a model, layers may change their phase unnoticed by it.
     if optimizer.built and not is_stale(optimizer, trainer):
         return
-    if optimizer.built or rebuild:
-        # After a failure, it is still for the old variables.
+    if optimizer.built:
         set_optimizer(trainer, copy_optimizer(optimizer))
     trainer.optimizer.build(trainer.trainable_variables)
 
@@ -128,8 +126,8 @@ def set_optimizer(trainer, optimizer):
         config.config["optimizer"] = optimizer
 
 
-def forget_variables(model):
-    """Let go of what was traced with, or lists, the old variables."""
+def forget_old_variables(model):
+    """Drop functions traced with the old variables, and update the lists of these."""
     for layer in flatten_layers(model):
         _forget_traces(layer)
         # Also those that are not compiled: they may have predicted.
@@ -137,7 +135,7 @@ def forget_variables(model):
             layer.test_function = layer.predict_function = None
             if layer.train_function is not None:
                 layer.make_train_function(force=True)
-    list_torch_parameters(model)
+    refresh_torch_parameters(model)
 
 
 def _forget_traces(layer):
@@ -149,7 +147,7 @@ def _forget_traces(layer):
                 traced.pop(layer, None)
 
 
-def list_torch_parameters(model):
+def refresh_torch_parameters(model):
     """On torch, let `model.parameters()` list the current variables.
 
     Keras records them when a layer is built, and has no public way to do it again.
