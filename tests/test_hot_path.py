@@ -103,7 +103,7 @@ def blocks(request, monkeypatch):
 
 def cut_small_inputs(monkeypatch):
     for name in ("SAWTOOTH_BLOCKS", "RELU_NETWORK_BLOCKS"):
-        monkeypatch.setattr(hot_path, name, hot_path.Blocks(number=4, size=1))
+        monkeypatch.setattr(hot_path, name, hot_path.Blocks(most=4, least_elements=1))
     monkeypatch.setattr(hot_path, "SMALLEST_ROWS", 1)
     monkeypatch.setattr(hot_path, "SMALLEST_FAST_AXIS", 1)
 
@@ -308,7 +308,7 @@ SHAPES = [
 def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
     cut_small_inputs(monkeypatch)
     monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: True)
-    blocks = hot_path.Blocks(number=4, size=8)
+    blocks = hot_path.Blocks(most=4, least_elements=8)
     assert hot_path.number_of_blocks(blocks, shape, by_channels) == expected
     monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: False)
     assert hot_path.number_of_blocks(blocks, shape, by_channels) == 1
@@ -326,7 +326,7 @@ def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
         ((None, 1024), 5, ("rows", 1, True)),
     ],
 )
-def test_cut_of_relu_networks(shape, depth, expected, monkeypatch):
+def test_blocks_of_relu_networks(shape, depth, expected, monkeypatch):
     monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: True)
     assert hot_path.blocks_of_relu_network(shape, depth) == expected
 
