@@ -262,10 +262,10 @@ def gpu_section(rounds, quick):
         policy: compared(f"gpu, {policy}", queue=True, policy=policy)
         for policy in ("mixed_bfloat16", "float32")
     }
-    fits = unittest.mock.patch.object(
+    without_kernels = unittest.mock.patch.object(
         hot_path.backend, "can_fuse", lambda *arguments: False
     )
-    with fits:
+    with without_kernels:
         times["without kernels"] = compared("gpu, without kernels", queue=True)
     return {
         "times": times,

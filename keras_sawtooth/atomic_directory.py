@@ -1,4 +1,4 @@
-"""A directory that is written whole or not at all."""
+"""The directory of a preset, written whole or not at all."""
 
 import contextlib
 import os

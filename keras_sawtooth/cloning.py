@@ -1,4 +1,7 @@
-"""Cloning layers and models through what Keras says and saves of them."""
+"""Cloning layers and models, which may end in an activation.
+
+Shared by `replace_dense` and `to_standard_layers`.
+"""
 
 import tempfile
 from contextlib import contextmanager

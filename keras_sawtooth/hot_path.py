@@ -13,7 +13,7 @@ derivatives do:
   terms of one block at a time are in memory.
 * XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
   layer; torch makes one for every operation. `backend/jax_gpu_kernels.py` and
-  `torch_gpu_kernels.py` make one.
+  `backend/torch_gpu_kernels.py` make one.
 * Torch without a compiler goes through memory for every operation.
   `backend/torch_eager.py` does so for blocks that stay in the cache.
 

@@ -1,4 +1,4 @@
-"""The variables of a `RegionConstraint`, and others in their place in the other phase.
+"""Makes the variables of a `RegionConstraint`, and replaces them in the other phase.
 
 What models and optimizers hold of variables is left to `model_phase.py`.
 """
@@ -26,7 +26,7 @@ def release(layer):
 
 
 def add_constrained_variables(layer):
-    """Make the variables of the constrained phase, but for `slope`, which stays."""
+    """Make the variables of the constrained phase, except `slope`, which both share."""
     add_variable(layer, "peak_logits", layer.peak_initializer)
     initializer = layer.amplitude_initializer
     if layer.scale_mode == "free":
@@ -86,7 +86,13 @@ def add_relu_variables(layer):
 
 
 def add_variable(layer, name, initializer):
-    """Make a variable, the attribute `name` of its layer."""
+    """Make a variable, the attribute `name` of its layer.
+
+    Args:
+        layer: a `RegionConstraint`.
+        name: str. A key of `layer.variable_shapes(constrained)` in one of the phases.
+        initializer: initializer, or function of a shape and a dtype.
+    """
     # Regularizers and constraints are called "peak", "amplitude", ..., "relu".
     kind = name.split("_")[0]
     variable = layer.add_weight(

@@ -20,7 +20,7 @@ from keras_sawtooth.second_moments import starting_velocities
 
 
 def change_phase(model, layers):
-    """Release constrained layers, constrain released ones, and renew their model.
+    """Release constrained layers, constrain released ones, and rebuild their model.
 
     Args:
         model: a built `keras.Model`.
@@ -85,6 +85,9 @@ def rebuild_model(model, replaced):
         model: a built `keras.Model`.
         replaced: list of pairs (layer that changed its phase, list of the variables
             that it had before).
+
+    Raises:
+        ValueError: if an optimizer cannot be copied.
     """
     swapped = [
         (layer, _without(before, layer.weights), _without(layer.weights, before))
@@ -105,13 +108,22 @@ def rebuild_model(model, replaced):
     forget_old_variables(model)
 
 
-def build_optimizer(trainer):
-    """Build the optimizer of a compiled model, if it is not for its variables yet."""
+def build_optimizer(trainer, rebuild=False):
+    """Build the optimizer of a compiled model, if it is not for its variables yet.
+
+    Args:
+        trainer: a compiled `keras.Model`.
+        rebuild: bool. Build a copy of one that is not built yet. If what follows
+            fails, the model gets the old one back, which is for any variables.
+
+    Raises:
+        ValueError: if an optimizer has to be copied and cannot be.
+    """
     optimizer = trainer.optimizer
     # When Keras loads a model, layers may change their phase unnoticed by it.
     if optimizer.built and not is_stale(optimizer, trainer):
         return
-    if optimizer.built:
+    if optimizer.built or rebuild:
         set_optimizer(trainer, copy_optimizer(optimizer))
     trainer.optimizer.build(trainer.trainable_variables)
 
@@ -127,7 +139,7 @@ def set_optimizer(trainer, optimizer):
 
 
 def forget_old_variables(model):
-    """Drop functions traced with the old variables, and update the lists of these."""
+    """Drop functions traced with old variables, and refresh torch's lists of them."""
     for layer in flatten_layers(model):
         _forget_traces(layer)
         # Also those that are not compiled: they may have predicted.

@@ -22,8 +22,9 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
     Raises:
         ImportError: if matplotlib is missing.
         TypeError: if `layer` is neither of these layers.
-        ValueError: if the layer is not built, if there are no channels, or not as many
-            as axes, or if `interval` is not two finite increasing numbers.
+        ValueError: if the layer is not built, there are no channels, or not as many as
+            axes, a channel does not exist, a weight is not finite, or `interval` is
+            not two finite increasing numbers.
 
     Example:
 

@@ -142,7 +142,12 @@ def count_linear_regions(layer):
 
 
 def region_constraint_of(layer):
-    """The built `RegionConstraint` that a layer is, or holds as a `SawtoothDense`."""
+    """The built `RegionConstraint` itself, or that of a `SawtoothDense`.
+
+    Raises:
+        TypeError: if `layer` is neither of these layers.
+        ValueError: if it is not built.
+    """
     if not isinstance(layer, RegionConstraint | SawtoothDense):
         inside = isinstance(getattr(layer, "activation", None), RegionConstraint)
         hint = "its `activation`" if inside else "one of `model.layers`"

@@ -1,4 +1,4 @@
-"""Weights of a model from the other phase, from files and from lists."""
+"""`load_weights`: a weights file of either phase, whole or not at all."""
 
 import os
 
@@ -37,8 +37,9 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
     Raises:
         FileNotFoundError: if there is no such file.
         TypeError: if `model` is not a `keras.Model`.
-        ValueError: if the file is damaged, belongs to another model, or holds NaN
-            values; if Orbax wrote it, and `model` is not built or compiled.
+        ValueError: if the file is damaged, belongs to another model, holds NaN values,
+            or leaves NaN values that the model had before; if Orbax wrote it, and
+            `model` is not built or compiled.
 
     Example:
 
@@ -65,8 +66,8 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
 def _load_weights(model, filepath, kwargs):
     variables = model.variables + _optimizer_variables(model)
-    diverged = {v.path for v in variables if _has_nan(v)}
     try:
+        diverged = any(map(_has_nan, variables))
         with undone_on_failure(model, variables):
             load = _load_checkpoint if os.path.isdir(filepath) else _load_file
             followers = load(model, filepath, kwargs)
@@ -102,7 +103,7 @@ def _load_file(model, filepath, kwargs):
     if optimizers:
         for trainer, optimizer in optimizers:
             if optimizer is not None:
-                build_optimizer(trainer)
+                build_optimizer(trainer, rebuild=bool(followers))
         load(model, filepath, **kwargs)
     return followers
 
@@ -131,21 +132,25 @@ def _optimizer_variables(model):
     return [v for o in optimizers if o is not None for v in o.variables]
 
 
-def refuse_nan(variables, diverged=()):
+def refuse_nan(variables, diverged=False):
     """Refuse what was loaded if a variable is NaN.
 
     Args:
-        variables: list of what was loaded, or could have been.
-        diverged: paths of those that were NaN before.
+        variables: list of variables to check.
+        diverged: bool. Whether there were NaN values before, too.
+
+    Raises:
+        ValueError: if a value is NaN.
     """
     for variable in variables:
         if not _has_nan(variable):
             continue
-        if variable.path in diverged:
+        if diverged:
             raise ValueError(
-                f"{variable.path!r} was NaN before, and the file has no number for it. "
-                "Load it into a new model; if this one is a variable of the optimizer, "
-                "call `compile` first."
+                f"{variable.path!r} would be NaN, and the model has NaN values now. "
+                "If the file has some, too, use one from before the training diverged. "
+                "If it is without this variable, load it into a new model; for a "
+                "variable of the optimizer, call `compile` first."
             )
         raise ValueError(
             f"The file holds NaN values for {variable.path!r}. "

@@ -108,6 +108,8 @@ BAD = [
     {"dropout": 1},
     {"constrained": [True]},
     {"constrained": 1},
+    {"normalize_inputs": "no"},
+    {"residual": 1},
 ]
 
 

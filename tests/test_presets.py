@@ -28,8 +28,8 @@ from test_models import recurrent
 from test_models import sequential
 
 import keras_sawtooth as ks
+from keras_sawtooth import atomic_directory
 from keras_sawtooth import preset_handles
-from keras_sawtooth import preset_saving
 from keras_sawtooth import preset_size
 
 each_phase = pytest.mark.parametrize("phase", PHASES)
@@ -456,7 +456,7 @@ def test_kaggle(preset, monkeypatch):
 def test_directories_inside_of_a_preset_are_replaced(tmp_path):
     """KerasHub keeps vocabularies in one."""
     for content in ("old", "new"):
-        with preset_saving.written_whole(tmp_path / "preset") as draft:
+        with atomic_directory.written_whole(tmp_path / "preset") as draft:
             (draft / "assets").mkdir()
             (draft / "assets" / "vocabulary.txt").write_text(content)
     assert (tmp_path / "preset" / "assets" / "vocabulary.txt").read_text() == "new"

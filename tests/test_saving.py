@@ -518,6 +518,26 @@ def test_files_of_every_backend_load_here(backend, tmp_path):
             np.testing.assert_allclose(value, other, atol=1e-5, err_msg=name)
 
 
+@each_phase
+def test_a_refused_file_of_the_other_phase_leaves_an_unbuilt_optimizer(phase, tmp_path):
+    class Unknown(keras.optimizers.Adam):
+        """Keras cannot copy it."""
+
+        def get_config(self):
+            raise NotImplementedError("No.")
+
+    other = trained(plain, *set(PHASES) - {phase})
+    other.layers[-1].bias.assign([np.nan])
+    other.save_weights(tmp_path / "m.weights.h5")
+    for optimizer in (keras.optimizers.Adam(), Unknown()):
+        model = plain(constrained=phase == PHASES[0])
+        model.compile(optimizer, "mse")
+        with pytest.raises(ValueError, match="is what it was before"):
+            ks.load_weights(model, tmp_path / "m.weights.h5")
+        assert model.optimizer is optimizer and not optimizer.built
+        continue_training(model)
+
+
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @each_phase
 def test_a_model_that_diverged_takes_good_weights_once_it_has_a_new_optimizer(
@@ -528,7 +548,7 @@ def test_a_model_that_diverged_takes_good_weights_once_it_has_a_new_optimizer(
     model = trained(plain, phase)
     for variable in (model.layers[-1].kernel, model.optimizer.variables[-1]):
         variable.assign(np.full(variable.shape, np.nan))
-    with pytest.raises(ValueError, match=r"was NaN before.*call `compile` first"):
+    with pytest.raises(ValueError, match=r"has NaN values now.*call `compile` first"):
         ks.load_weights(model, tmp_path / "m.weights.h5")
     compiled(model)
     ks.load_weights(model, tmp_path / "m.weights.h5")

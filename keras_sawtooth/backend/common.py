@@ -5,8 +5,8 @@ import warnings
 
 from keras import ops
 
-# Of a unit, that a GPU kernel takes: they and their sums are in registers, of which a
-# thread has 255.
+# Most parameters per unit that a GPU kernel takes: they and their sums are kept in
+# registers, and a thread has 255.
 MOST_PARAMETERS = 96
 
 

@@ -57,6 +57,7 @@ def _of_rows(function, parameters):
 
 
 def value(function, z, *parameters):
+    """`function(z, *parameters)`, of `z` `(rows, channels)` and `(..., channels)`."""
     function = _of_rows(function, parameters)
 
     def compute(z_ref, parameters_ref, y_ref):
@@ -72,6 +73,10 @@ def value(function, z, *parameters):
 
 
 def gradients(function, z, *parameters_and_dy):
+    """Gradients of `function` in `z` and all parameters, for `dy`, that of its result.
+
+    Shapes are those of `value`; `dy` is the last argument.
+    """
     *parameters, dy = parameters_and_dy
     function = _of_rows(function, parameters)
 

@@ -54,13 +54,13 @@ def _bent_line(z, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr):
 def _bent_line_derivative(
     z, dy, low, high, p, FIRST: tl.constexpr, SLOPES: tl.constexpr
 ):
-    dz, dslopes = p[FIRST] * dy, (z * dy,)
+    dz, d_slopes = p[FIRST] * dy, (z * dy,)
     if SLOPES == 3:
         left, right = _distances(z, low, high)
-        dslopes = dslopes + (left * dy, right * dy)
+        d_slopes = d_slopes + (left * dy, right * dy)
         dz += tl.where(z >= high, p[FIRST + 2] * dy, 0.0)
         dz -= tl.where(z <= low, p[FIRST + 1] * dy, 0.0)
-    return dz, dslopes
+    return dz, d_slopes
 
 
 @triton.jit
@@ -91,22 +91,22 @@ def sawtooth_derivative(
     for i in tl.static_range(1, DEPTH):
         waves = waves + (_triangle(waves[i], p[i]),)
     d_wave = tl.full(z.shape, 0.0, tl.float32)
-    dpeaks, dscales = (), ()
+    d_peaks, d_scales = (), ()
     if PEAKS > DEPTH:
-        dpeaks = (d_wave,)
+        d_peaks = (d_wave,)
     for i in tl.static_range(DEPTH - 1, -1, -1):
         d_wave += p[PEAKS + i] * dy
-        dscales = (waves[i + 1] * dy,) + dscales
+        d_scales = (waves[i + 1] * dy,) + d_scales
         if i == 0:
             d_wave = _relu_derivative(d_wave, waves[1])
         # On both sides T = (w - side) / (peak - side), so that
         # dT = (dw - T dpeak) / (peak - side).
         slope = tl.where(waves[i] <= p[i], 1 / p[i], -1 / (1 - p[i]))
         d_wave = slope * d_wave
-        dpeaks = (-waves[i + 1] * d_wave,) + dpeaks
-    dz, dslopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
+        d_peaks = (-waves[i + 1] * d_wave,) + d_peaks
+    dz, d_slopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
     dz += _normalize_derivative(z, d_wave, low, high)
-    return dz, dpeaks + dscales + dslopes
+    return dz, d_peaks + d_scales + d_slopes
 
 
 @triton.jit
@@ -149,11 +149,11 @@ def relu_network_derivative(
     u = _normalize(z, low, high)
     neurons = _neurons(u, p, DEPTH, SLOPES)
     # What goes back into the neurons of the last layer that has not been gone through.
-    d_hidden, doutput = (), ()
+    d_hidden, d_output = (), ()
     for j in tl.static_range(4):
         d_hidden = d_hidden + (p[OUTPUT + j] * dy,)
-        doutput = doutput + (neurons[4 * (DEPTH - 1) + j] * dy,)
-    dkernel, dbias = (), ()
+        d_output = d_output + (neurons[4 * (DEPTH - 1) + j] * dy,)
+    d_kernel, d_bias = (), ()
     for i in tl.static_range(DEPTH - 2, -1, -1):
         d_before, d_sum, terms = (), (), ()
         for j in tl.static_range(4):
@@ -166,13 +166,13 @@ def relu_network_derivative(
             for j in tl.static_range(1, 4):
                 total += p[KERNEL + 16 * i + 4 * j + k] * d_sum[j]
             d_before = d_before + (total,)
-        d_hidden, dbias, dkernel = d_before, d_sum + dbias, terms + dkernel
+        d_hidden, d_bias, d_kernel = d_before, d_sum + d_bias, terms + d_kernel
     du = tl.full(z.shape, 0.0, tl.float32)
-    dinput, dinput_bias = (), ()
+    d_input, d_input_bias = (), ()
     for j in tl.static_range(4):
         d_sum_0 = _relu_derivative(d_hidden[j], neurons[j])
         du += p[SLOPES + j] * d_sum_0
-        dinput, dinput_bias = dinput + (u * d_sum_0,), dinput_bias + (d_sum_0,)
-    dz, dslopes = _bent_line_derivative(z, dy, low, high, p, 0, SLOPES)
+        d_input, d_input_bias = d_input + (u * d_sum_0,), d_input_bias + (d_sum_0,)
+    dz, d_slopes = _bent_line_derivative(z, dy, low, high, p, 0, SLOPES)
     dz += _normalize_derivative(z, du, low, high)
-    return dz, dslopes + dinput + dinput_bias + dkernel + dbias + doutput
+    return dz, d_slopes + d_input + d_input_bias + d_kernel + d_bias + d_output
