@@ -56,6 +56,13 @@ def check_choice(name, value, choices):
     return value
 
 
+def check_names(arguments, known):
+    """Names of arguments that are known: Keras ignores others."""
+    unknown = sorted({*arguments} - {*known})
+    if unknown:
+        raise TypeError(f"There are no arguments {unknown}. Received: {arguments!r}")
+
+
 def check_interval(name, interval):
     """Two finite numbers in increasing order."""
     try:

@@ -41,6 +41,7 @@ def from_preset(handle, custom_objects=None):
     Raises:
         FileNotFoundError: if there is no such directory, or a file is missing.
         ImportError: if the package that the handle needs is missing.
+        TypeError: if `custom_objects` is not a dict.
         ValueError: if the handle is malformed, or the preset is damaged or asks for
             what is not allowed.
 
@@ -53,6 +54,11 @@ def from_preset(handle, custom_objects=None):
     >>> np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
     True
     """
+    if custom_objects is not None and not isinstance(custom_objects, dict):
+        raise TypeError(
+            "`custom_objects` must be a dict of names and classes or functions. "
+            f"Received: custom_objects={custom_objects!r}"
+        )
     directory, root = locate(handle)
     return load_preset(directory, root, f"preset {str(handle)!r}", custom_objects)
 

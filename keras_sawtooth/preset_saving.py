@@ -7,6 +7,7 @@ import shutil
 
 import keras
 
+from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.preset_config import check_config
@@ -51,8 +52,9 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
             or they are not those of a preset.
         TypeError: if `model` is not a `keras.Model`, or `metadata` not a dict of JSON
             data.
-        ValueError: if the model is not built, or what was written cannot be loaded: a
-            custom class is not registered, say, or a weight is NaN.
+        ValueError: if the model is not built, `overwrite` is not a boolean, or what was
+            written cannot be loaded: a custom class is not registered, say, or a
+            weight is NaN.
 
     Example:
 
@@ -78,6 +80,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
             "`keras.Input` first, or call the model on data once."
         )
     metadata = _check_metadata(metadata)
+    overwrite = check_boolean("overwrite", overwrite)
     with written_whole(check_target(directory, overwrite)) as draft:
         _write(model, draft, metadata)
         # Here, because scopes of custom objects hold in this thread only.

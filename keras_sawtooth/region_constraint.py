@@ -84,7 +84,9 @@ class RegionConstraint(keras.layers.Layer):
         amplitude_regularizer: regularizer of `amplitude`.
         slope_regularizer: regularizer of `slope`.
         tail_regularizer: regularizer of `tail_slopes`.
-        relu_regularizer: regularizer of every `relu_` variable, as stored.
+        relu_regularizer: regularizer of every `relu_` variable, as stored. With a
+            `relu_rate` of 1/8, `L2(f)` acts as `L2(64 * f)` would on the weights
+            themselves, which are large at the release: begin with `f = 1e-6`.
         peak_constraint: constraint of `peak_logits`.
         amplitude_constraint: constraint of `amplitude`.
         slope_constraint: constraint of `slope`.

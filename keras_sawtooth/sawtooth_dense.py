@@ -206,6 +206,11 @@ class SawtoothDense(keras.layers.Dense):
 
         See `RegionConstraint.release`.
         """
+        if not self.built:
+            raise ValueError(
+                f"Layer {self.name!r} is not built yet and has no function to release. "
+                "Build it, or call it on data, first."
+            )
         self.region_constraint.release()
         refresh_torch_parameters(self)
 
@@ -218,8 +223,9 @@ class SawtoothDense(keras.layers.Dense):
             f"Layer {self.name!r} cannot be quantized. Received: {received}. "
             "Quantize a `Dense` layer and put a `RegionConstraint` after it, or "
             "leave the layer out: `model.quantize(..., filters=lambda layer: not "
-            "isinstance(layer, RegionConstraint))`. `model.quantize` may have "
-            "quantized layers in front of it: load the model again."
+            "isinstance(layer, RegionConstraint))`: Keras asks for the layer inside. "
+            "`model.quantize` may have quantized layers in front of it: load the model "
+            "again."
         )
 
     def save_own_variables(self, store):
@@ -230,7 +236,17 @@ class SawtoothDense(keras.layers.Dense):
         checked_store.write(store, values)
 
     def load_own_variables(self, store):
-        values = checked_store.read(store, self.path or self.name)
+        name = self.path or self.name
+        values = checked_store.read(store, name)
+        if self.built and not values:
+            expected = {}
+            super().save_own_variables(expected)
+            raise ValueError(
+                f"Layer {name!r} expected {len(expected)} variables, and the file has "
+                "none for it: it is that of another model. A file of the model with "
+                "`Dense` in place of sawtooth layers can be loaded into that one, "
+                "before `keras_sawtooth.replace_dense`."
+            )
         super().load_own_variables(values)
 
     def get_config(self):

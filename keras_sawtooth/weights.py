@@ -36,7 +36,7 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TypeError: if `model` is not a `keras.Model`.
+        TypeError: if `model` is not a `keras.Model`, or `filepath` not a path.
         ValueError: if the file is damaged, belongs to another model, holds NaN values,
             or leaves NaN values that the model had before; if Orbax wrote it, and
             `model` is not built or compiled.
@@ -59,6 +59,8 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         raise TypeError(
             f"`load_weights` takes a `keras.Model`. Received: model={model!r}"
         )
+    if not isinstance(filepath, str | os.PathLike):
+        raise TypeError(f"`filepath` must be a path. Received: filepath={filepath!r}")
     with variable_scope(model):
         kwargs["skip_mismatch"] = skip_mismatch
         return _load_weights(model, filepath, kwargs)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 import types
@@ -121,6 +122,19 @@ def test_bad_arguments_are_quoted(bad):
     assert f"{name}={value!r}" in str(error.value)
     with pytest.raises(ValueError, match="num_outputs=0"):
         SawtoothRegressor(backbone(), num_outputs=0)
+
+
+def test_misspelled_arguments_and_other_backbones_are_refused():
+    with pytest.raises(TypeError, match=r"no arguments \['droput', 'hidden_dims'\]"):
+        SawtoothBackbone(num_features=3, hidden_dims=128, droput=0.5)
+    with pytest.raises(TypeError, match=r"no arguments \['foo'\]"):
+        SawtoothRegressor(backbone(), foo=1)
+    for wrong in (3, None, "sawtooth_energy"):
+        message = re.escape(f"backbone={wrong!r}")
+        with pytest.raises(TypeError, match=message):
+            SawtoothRegressor(wrong)
+        with pytest.raises(TypeError, match=message):
+            SawtoothClassifier(wrong, 3)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])

@@ -477,3 +477,11 @@ def test_a_vocabulary_in_the_constructor_is_no_data_outside(tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(x, verbose=0), model.predict(x, verbose=0)
     )
+
+
+def test_arguments_of_a_wrong_kind_are_quoted(tmp_path):
+    with pytest.raises(ValueError, match="overwrite='no'"):
+        ks.save_to_preset(plain(), tmp_path / "preset", overwrite="no")
+    assert not (tmp_path / "preset").exists()
+    with pytest.raises(TypeError, match="custom_objects=3"):
+        ks.from_preset("sawtooth_tanh", custom_objects=3)

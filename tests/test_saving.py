@@ -557,3 +557,21 @@ def test_a_model_that_diverged_takes_good_weights_once_it_has_a_new_optimizer(
         model.predict(x, verbose=0), good.predict(x, verbose=0)
     )
     assert np.isfinite(continue_training(model).history["loss"]).all()
+
+
+def test_a_file_of_a_model_with_dense_layers_is_explained(tmp_path):
+    dense = keras.Sequential([keras.Input((5,)), layers.Dense(4), layers.Dense(1)])
+    dense.save_weights(tmp_path / "m.weights.h5")
+    first = ks.SawtoothDense(4)
+    model = keras.Sequential([keras.Input((5,)), first, layers.Dense(1)])
+    before = state(model)
+    with pytest.raises(ValueError, match=r"none for it.*keras_sawtooth.replace_dense"):
+        ks.load_weights(model, tmp_path / "m.weights.h5")
+    assert_same_state(before, model, atol=0)
+    with pytest.raises(TypeError, match="filepath=None"):
+        ks.load_weights(model, None)
+
+
+def test_a_layer_that_is_not_built_is_named():
+    with pytest.raises(ValueError, match="'mine' is not built yet"):
+        ks.SawtoothDense(4, name="mine").release()

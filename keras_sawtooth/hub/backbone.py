@@ -6,6 +6,7 @@ import keras_hub
 from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.arguments import check_names
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.hub.files import Presets
@@ -91,6 +92,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         normalize_inputs = check_boolean("normalize_inputs", normalize_inputs)
         residual = check_boolean("residual", residual)
         phases = _phases(constrained, num_layers)
+        check_names(kwargs, ("name", "trainable"))
 
         # === Layers ===
         self.input_normalization = None

@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 
 from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.arguments import check_names
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.hub.backbone import SawtoothBackbone
@@ -28,6 +29,13 @@ class SawtoothTask(keras_hub.models.Task):
 
     def __init__(self, backbone, units, preprocessor, activation, dropout, **kwargs):
         dropout = check_number("dropout", dropout, 0, 1)
+        if not isinstance(backbone, SawtoothBackbone):
+            raise TypeError(
+                "`backbone` must be a `SawtoothBackbone`, such as that of "
+                '`SawtoothBackbone.from_preset("my_preset")`. '
+                f"Received: backbone={backbone!r}"
+            )
+        check_names(kwargs, ("name", "trainable", "compile"))
 
         # === Layers ===
         self.backbone = backbone
