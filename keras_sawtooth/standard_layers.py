@@ -13,6 +13,7 @@ from keras_sawtooth.cloning import is_graph
 from keras_sawtooth.cloning import layer_pairs
 from keras_sawtooth.cloning import uncompiled
 from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.nested_layers import read_shapes
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -199,7 +200,7 @@ def _hidden(layer):
 
 def _input_shape(layer):
     # The sizes of the graph. A shared layer may have inputs of several sizes.
-    shapes = [node.input_tensors[0].shape for node in layer._inbound_nodes]
+    shapes = read_shapes(layer)
     shapes = [shape for shape in shapes if len(shape) == len(shapes[0])]
     sizes = [{*axis} for axis in zip(*shapes, strict=True)]
     return (None, *[axis.pop() if len(axis) == 1 else None for axis in sizes[1:]])

@@ -32,7 +32,9 @@ def replace_dense(
     ...), also in nested models, in `TimeDistributed` and in layers and models of
     other classes that can be made from their `get_config()`. A replacement has the
     name, units, dtype policy, regularizers and constraints of the old layer, and
-    starts with its kernel and bias. All other layers are copied with their weights,
+    starts with its kernel and bias. An activation that is a layer of its own, behind
+    a linear `Dense` or after normalizations, dropout, sums and concatenations behind
+    it, becomes a `RegionConstraint`. All other layers are copied with their weights,
     such as linear, softmax and sigmoid heads, and whatever computes an output of a
     Sequential or functional model, as the range of its activation may matter. If the
     model is compiled, so is the copy, with an optimizer of the same settings that
@@ -50,7 +52,8 @@ def replace_dense(
             `keras.models.clone_model`.
         depth: int. Number of triangles per unit, see `SawtoothDense`.
         where: callable that takes a layer of the `kinds` in the model with a nonlinear
-            pointwise activation, and returns whether to replace it. Defaults to all.
+            pointwise activation, also in a layer behind it, and returns whether to
+            replace that. Defaults to all.
         verbose: 0 or 1. Whether to print a table of what was replaced.
         kinds: tuple of layer classes to look for: `Dense`, and `EinsumDense`,
             `Conv1D`, `Conv2D`, `Conv3D`, their transposes, `DepthwiseConv1D`,

@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_sawtooth.cloning import is_graph
 from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.nested_layers import made_by
+from keras_sawtooth.swap_graph import followed_layers
 
 # Nonlinear activations that act on every channel by itself. Those whose range is a
 # promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
@@ -32,6 +34,7 @@ POINTWISE = (
 
 # They have no variables, and no name of their own among the activations.
 LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
+ACTIVATION_LAYERS = (keras.layers.Activation, *LAYERS)
 
 
 # Two rows, so that a function that looks along an axis does not pass by chance.
@@ -110,12 +113,17 @@ def choose_layers(model, kinds, where):
         and type(wrapper) is not keras.layers.TimeDistributed
         for x in flatten_layers(wrapper)
     }
+    followed = followed_layers(model, kinds)
     for layer in layers:
-        if _is_activation(layer) and id(layer) not in arguments:
-            left.append((layer, "an activation in a layer of its own"))
-        if type(layer) not in kinds or not is_pointwise(layer.activation):
-            continue
-        if where is not None and not where(layer):
+        if type(layer) in kinds and is_pointwise(layer.activation):
+            sources = [layer]
+        elif _is_activation(layer) and id(layer) not in arguments:
+            sources, reason = _bent_layers(layer, followed, kinds)
+            if reason:
+                left.append((layer, reason))
+        else:
+            sources = []
+        if not sources or (where is not None and not all(where(x) for x in sources)):
             continue
         if id(layer) in outputs:
             left.append((layer, "an output of the model, whose range may matter"))
@@ -124,13 +132,16 @@ def choose_layers(model, kinds, where):
             left.append((layer, "inside of a wrapper that uses its variables"))
             continue
         _refuse(layer)
+        for source in sources:
+            _check_channels(source)
         found.append(layer)
     if not found:
-        names = " or ".join(f"`{kind.__name__}`" for kind in kinds)
+        names = _names(kinds)
         raise ValueError(
             f"{model.name!r} has no layer to replace: no {names} with a nonlinear "
-            "pointwise activation"
-            f"{'' if where is None else ' for which `where` is true'}. "
+            "pointwise activation, or with one in a layer behind it"
+            f"{'' if where is None else ' for which `where` is true'}. `kinds` says "
+            "which layers to look for. "
             + "".join(f"{x.name!r} is left alone: {reason}. " for x, reason in left[:5])
             + f"Its {len(layers)} layers: "
             + ", ".join(f"{x.name} ({type(x).__name__})" for x in layers[:20])
@@ -144,13 +155,29 @@ def _is_activation(layer):
     return of_any or type(layer) in LAYERS
 
 
+def _bent_layers(layer, followed, kinds):
+    """The layers whose results an activation layer bends, or why it is left alone."""
+    calls = followed.get(id(layer))
+    if calls is None:
+        return [], "an activation that the code of a class calls"
+    if not any(calls):
+        return [], f"an activation that does not follow a linear {_names(kinds)}"
+    if len(calls) > 1:
+        return [], "an activation in several places"
+    return calls[0], None
+
+
+def _names(kinds):
+    return " or ".join(f"`{kind.__name__}`" for kind in kinds)
+
+
 def _output_layers(model):
     """The layers that compute the outputs of a Sequential or functional model."""
     if isinstance(model, keras.Sequential):
         last = model.layers[-1:]
     elif is_graph(model):
         outputs = keras.tree.flatten(model.outputs)
-        last = [tensor._keras_history.operation for tensor in outputs]
+        last = [made_by(tensor)[0] for tensor in outputs]
     elif type(model) is keras.layers.TimeDistributed:
         last = [model.layer]
     else:
@@ -159,26 +186,33 @@ def _output_layers(model):
 
 
 def _refuse(layer):
-    leave_out = f"leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
     # Not every kind can have LoRA, or be quantized.
     lora = getattr(layer, "lora_enabled", False)
     if lora or getattr(layer, "quantization_mode", None) is not None:
         state = "has LoRA enabled" if lora else "is quantized"
         raise ValueError(
             f"Layer {layer.name!r} {state} and cannot be replaced. Replace it before, "
-            f"or {leave_out}"
+            f"or {_leave_out(layer)}"
         )
     if not layer.built:
         raise ValueError(
             f"Layer {layer.name!r} is not built, so it has no weights to start from. "
-            f"Call the model on data once, or {leave_out}"
+            f"Call the model on data once, or {_leave_out(layer)}"
         )
+
+
+def _check_channels(layer):
     if not _channels_are_last(layer):
         raise ValueError(
             f"The last axis of what layer {layer.name!r} computes is not an axis of "
             "channels, and a `RegionConstraint` has one function for every channel of "
-            f"the last axis. Make the model with channels last, or {leave_out}"
+            "the last axis. Make the model with channels last, or "
+            f"{_leave_out(layer)}"
         )
+
+
+def _leave_out(layer):
+    return f"leave it out: `where=lambda layer: layer.name != {layer.name!r}`."
 
 
 def _channels_are_last(layer):

@@ -8,6 +8,7 @@ import keras
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.swap_choice import ACTIVATION_LAYERS
 
 REGION_ARGUMENTS = set(inspect.signature(RegionConstraint.__init__).parameters) - {
     "self",
@@ -66,20 +67,25 @@ class Rewriter:
         if type(layer) is keras.layers.Dense:
             config = {**config, "activation": None, **self.arguments}
             return SawtoothDense.from_config(config)
+        if type(layer) in ACTIVATION_LAYERS:
+            return self._make_region(layer, layer.name)
         config["activation"] = self._region(layer, "activation", layer)
         return type(layer).from_config(config)
 
-    def _region(self, owner, entry, user):
+    def _make_region(self, user, name):
         unknown = set(self.arguments) - REGION_ARGUMENTS
         if unknown:
             raise ValueError(
-                f"{user.name!r} ({type(user).__name__}) keeps its class and gets a "
-                "`RegionConstraint` for its activation, which has no arguments "
-                f"{sorted(unknown)}. Leave out the arguments or, by `where`, the layer."
+                f"The activation of {user.name!r} ({type(user).__name__}) becomes a "
+                f"`RegionConstraint`, which has no arguments {sorted(unknown)}. Leave "
+                "out the arguments or, by `where`, the layer."
             )
+        return RegionConstraint(name=name, dtype=user.dtype_policy, **self.arguments)
+
+    def _region(self, owner, entry, user):
         # Unique in the model, and the same when a file is loaded.
         name = f"{owner.path or owner.name}/{entry}".replace("/", "_")
-        region = RegionConstraint(name=name, dtype=user.dtype_policy, **self.arguments)
+        region = self._make_region(user, name)
         # At once: layers may compute the shape of their output without calling their
         # activation, which would then have no variables that could be saved.
         region.build((None, channels(user)))

@@ -1,6 +1,7 @@
 """What `replace_dense` did, for the reader."""
 
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.swap_weights import region_of
 
 
 def replacement_table(replaced, left):
@@ -16,18 +17,21 @@ def replacement_table(replaced, left):
     rows = [("layer", "was", "is", "parameters")]
     for old, new in replaced:
         counts = f"{old.count_params():,} -> {new.count_params():,}"
-        rows.append((old.path, _was(old), _is(new, replaced), counts))
+        rows.append((_path(old), _was(old), _is(new, replaced), counts))
     for layer, reason in left:
         counts = f"{layer.count_params():,}"
-        rows.append(
-            (layer.path or layer.name, _was(layer), f"left alone: {reason}", counts)
-        )
+        rows.append((_path(layer), _was(layer), f"left alone: {reason}", counts))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = []
     for *words, counts in rows:
         cells = [word.ljust(width) for word, width in zip(words, widths, strict=False)]
         lines.append("  ".join([*cells, counts.rjust(widths[-1])]))
     return "\n".join(lines)
+
+
+def _path(layer):
+    # Layers without variables may have none.
+    return layer.path or layer.name
 
 
 def _was(layer):
@@ -41,7 +45,9 @@ def _was(layer):
 def _is(layer, replaced):
     if type(layer) is SawtoothDense:
         return f"SawtoothDense depth={layer.depth}"
-    region = layer.activation
+    region = region_of(layer)
+    if layer is region:
+        return f"RegionConstraint depth={region.depth}"
     users = sum(getattr(new, "activation", None) is region for _, new in replaced)
     shared = f", one for {users} layers" if users > 1 else ""
     return f"{type(layer).__name__} RegionConstraint depth={region.depth}{shared}"

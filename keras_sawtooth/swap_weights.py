@@ -1,11 +1,14 @@
 """Weights of a layer, for a copy whose activations were replaced."""
 
+import re
+
 import keras
 
 from keras_sawtooth.cloning import copy_assets
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.swap_choice import ACTIVATION_LAYERS
 
 
 def carry_weights(old, new, chosen, regions):
@@ -14,7 +17,7 @@ def carry_weights(old, new, chosen, regions):
     Args:
         old: built layer or model.
         new: built layer or model, made from the configuration of `old`.
-        chosen: set of the ids of the layers whose activations were replaced.
+        chosen: set of the ids of the layers that were replaced, or their activations.
         regions: set of the names of the `RegionConstraint` layers that became the
             activation of a layer which kept its class.
 
@@ -36,9 +39,12 @@ def carry_weights(old, new, chosen, regions):
             for source, target in zip(sources, targets, strict=False)
         )
         (added if is_added else targets).append(layer)
-    _check_equal(old, *([_kind(x) for x in layers] for layers in (sources, targets)))
+    _check_equal(
+        old, [_kind(x, chosen) for x in sources], [_kind(x, ()) for x in targets]
+    )
     pairs = list(zip(sources, targets, strict=True))
 
+    added += [b for a, b in pairs if id(a) in chosen and type(b) is RegionConstraint]
     added = {id(weight) for layer in added for weight in layer.weights}
     sources = old.weights
     targets = [weight for weight in new.weights if id(weight) not in added]
@@ -77,7 +83,7 @@ def check_copy(model, result, replaced, rewriter):
     """
     added = []
     for old, new in replaced:
-        region = getattr(new, "region_constraint", new.activation)
+        region = region_of(new)
         if not isinstance(region, RegionConstraint):
             raise ValueError(
                 f"Layer {old.path!r} was not replaced, although the configuration of "
@@ -96,6 +102,13 @@ def check_copy(model, result, replaced, rewriter):
         )
     if rewriter.entered and hasattr(result, "input"):
         _check_call(model, result, rewriter.entered)
+
+
+def region_of(layer):
+    """The activation of a layer that took the place of another, or the layer itself."""
+    if isinstance(layer, RegionConstraint):
+        return layer
+    return getattr(layer, "region_constraint", layer.activation)
 
 
 def _check_call(model, result, entered):
@@ -118,13 +131,16 @@ def _check_call(model, result, entered):
         ) from error
 
 
-def _kind(layer):
-    replaced = type(layer) is SawtoothDense
-    return "Dense" if replaced else type(layer).__name__
+def _kind(layer, chosen):
+    if id(layer) in chosen and type(layer) in ACTIVATION_LAYERS:
+        return RegionConstraint.__name__
+    return "Dense" if type(layer) is SawtoothDense else type(layer).__name__
 
 
 def _shape(weight):
-    return f"{weight.name} {tuple(weight.shape)}"
+    # Keras counts those that got no name.
+    name = re.sub(r"_\d+$", "", weight.name)
+    return f"{name} {tuple(weight.shape)}"
 
 
 def _check_equal(layer, wanted, found):

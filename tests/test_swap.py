@@ -1,7 +1,5 @@
 """`replace_dense`: which layers are replaced, and what the copy keeps."""
 
-import re
-
 import keras
 import numpy as np
 import pytest
@@ -94,19 +92,6 @@ def test_outputs_keep_their_range(capsys):
     last = layers.Dense(1, "relu", name="last")
     with pytest.raises(ValueError, match="'last' is left alone: an output of the mod"):
         ks.replace_dense(keras.Sequential([inputs, last]))
-
-
-def test_activations_in_layers_of_their_own_are_named(capsys):
-    def own():
-        return layers.Dense(4), layers.Activation("gelu", name="own"), layers.ReLU()
-
-    with pytest.raises(ValueError, match="'own' is left alone: an activation in a lay"):
-        ks.replace_dense(small(*own()))
-    model = small(*own(), layers.Dense(4, activation=layers.ReLU()))
-    assert kinds(ks.replace_dense(model, verbose=1))[3] == "SawtoothDense"
-    table = capsys.readouterr().out
-    assert re.search("own +Activation gelu +left alone: an activation in a lay", table)
-    assert table.count("left alone") == 2
 
 
 @pytest.mark.parametrize("arguments", [{"units": 3}, {"activation": "relu"}])

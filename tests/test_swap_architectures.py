@@ -12,23 +12,23 @@ CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 # The smallest of every family, the size of the images, how many dense layers have a
 # nonlinear activation, and how many convolutions. Most have theirs in layers of their
-# own, behind a normalization, and are left as they are.
+# own, behind normalizations, sums or concatenations.
 FAMILIES = {
-    "convnext": ("ConvNeXtTiny", 32, 0, 0),
-    "densenet": ("DenseNet121", 32, 0, 0),
-    "efficientnet": ("EfficientNetB0", 32, 0, 16),
-    "efficientnet_v2": ("EfficientNetV2B0", 32, 0, 16),
-    "inception_resnet_v2": ("InceptionResNetV2", 75, 0, 0),
-    "inception_v3": ("InceptionV3", 75, 0, 0),
-    "mobilenet": ("MobileNet", 32, 0, 0),
-    "mobilenet_v2": ("MobileNetV2", 32, 0, 0),
-    "mobilenet_v3": ("MobileNetV3Small", 32, 0, 0),
-    "nasnet": ("NASNetMobile", 32, 0, 0),
-    "resnet": ("ResNet50", 32, 0, 0),
-    "resnet_v2": ("ResNet50V2", 32, 0, 0),
+    "convnext": ("ConvNeXtTiny", 32, 18, 0),
+    "densenet": ("DenseNet121", 32, 0, 117),
+    "efficientnet": ("EfficientNetB0", 32, 0, 49),
+    "efficientnet_v2": ("EfficientNetV2B0", 32, 0, 55),
+    "inception_resnet_v2": ("InceptionResNetV2", 75, 0, 204),
+    "inception_v3": ("InceptionV3", 75, 0, 94),
+    "mobilenet": ("MobileNet", 32, 0, 27),
+    "mobilenet_v2": ("MobileNetV2", 32, 0, 35),
+    "mobilenet_v3": ("MobileNetV3Small", 32, 0, 33),
+    "nasnet": ("NASNetMobile", 32, 0, 192),
+    "resnet": ("ResNet50", 32, 0, 49),
+    "resnet_v2": ("ResNet50V2", 32, 0, 48),
     "vgg16": ("VGG16", 32, 2, 13),
     "vgg19": ("VGG19", 32, 2, 16),
-    "xception": ("Xception", 71, 0, 0),
+    "xception": ("Xception", 71, 0, 35),
 }
 
 

@@ -1,0 +1,246 @@
+"""`replace_dense` where the activation of a dense layer is a layer of its own."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_sawtooth as ks
+
+RNG = np.random.default_rng(0)
+# A function of `RegionConstraint` that leaves everything as it is.
+IDENTITY = {"amplitude_initializer": "zeros", "slope_initializer": "ones"}
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+
+
+def call(model, x):
+    return keras.ops.convert_to_numpy(model(x))
+
+
+def replaced(model):
+    return [x.name for x in model.layers if type(x) is ks.RegionConstraint]
+
+
+BETWEEN = [
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.UnitNormalization,
+    lambda: layers.GroupNormalization(2),
+    lambda: layers.Dropout(0.1),
+    lambda: layers.GaussianNoise(0.1),
+]
+
+
+@pytest.mark.parametrize("activation", [layers.ReLU, lambda: layers.Activation("gelu")])
+@pytest.mark.parametrize("between", [None, *BETWEEN])
+def test_a_layer_and_its_activation(between, activation):
+    def make(last):
+        middle = [] if between is None else [between()]
+        hidden = [layers.Dense(4, name="hidden"), *middle, last]
+        return keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+
+    model = make(activation())
+    copy = ks.replace_dense(model, depth=2, **IDENTITY)
+    assert replaced(copy) == [model.layers[-2].name]
+    assert copy.layers[-2].peaks.shape == (3, 4)
+    linear = make(layers.Identity())
+    linear.set_weights(model.get_weights())
+    x = RNG.normal(size=(5, 3)).astype("float32")
+    np.testing.assert_allclose(call(copy, x), call(linear, x), atol=1e-6)
+
+
+def test_model_that_was_made_layer_by_layer():
+    # Keras calls the first layers again with every layer that is added.
+    model = keras.Sequential([keras.Input((3,))])
+    for width in (4, 5):
+        model.add(layers.Dense(width))
+        model.add(layers.ReLU())
+    model.add(layers.Dense(1))
+    assert len(replaced(ks.replace_dense(model))) == 2
+
+
+def residual():
+    inputs = keras.Input((6, 6, 3), name="images")
+    x = layers.Conv2D(4, 3, padding="same", name="first")(inputs)
+    x = layers.BatchNormalization()(x)
+    x = start = layers.ReLU(name="after_first")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", name="second")(x)
+    x = layers.Add()([start, layers.BatchNormalization()(x)])
+    x = layers.Activation("silu", name="after_sum")(x)
+    x = layers.Concatenate()([x, layers.Conv2D(2, 1)(start)])
+    x = layers.ReLU(name="after_both")(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Activation("tanh", name="after_pooling")(x)
+    x = layers.Dense(5, name="dense")(x)
+    x = layers.LeakyReLU(name="after_dense")(x)
+    return keras.Model(inputs, layers.Dense(1)(x))
+
+
+def test_convolutions_with_normalization_and_sums(tmp_path, capsys):
+    model = residual()
+    assert replaced(ks.replace_dense(model)) == ["after_dense"]
+    kinds = (layers.Dense, *CONVOLUTIONS)
+    copy = ks.replace_dense(model, depth=2, kinds=kinds, verbose=1)
+    names = ["after_first", "after_sum", "after_both", "after_dense"]
+    assert replaced(copy) == names
+    table = capsys.readouterr().out
+    assert re.search("after_first +ReLU +RegionConstraint depth=2 +0 -> 28", table)
+    reason = "left alone: an activation that does not follow a linear `Dense` or `Co"
+    assert re.search(f"after_pooling +Activation tanh +{reason}", table)
+    x = RNG.normal(size=(2, 6, 6, 3)).astype("float32")
+    before = call(copy, x)
+    assert len(ks.release(copy)) == 4
+    np.testing.assert_allclose(call(copy, x), before, atol=1e-5)
+    copy.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(call(loaded, x), call(copy, x))
+
+
+def test_training_through_the_release():
+    hidden = [layers.Dense(4), layers.BatchNormalization(), layers.ReLU()]
+    model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+    model.compile("adam", "mse")
+    copy = ks.replace_dense(model, depth=1)
+    x, y = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 1))
+    copy.fit(x, y, epochs=2, verbose=0, callbacks=[ks.ReleaseConstraints(epoch=1)])
+    assert not copy.layers[2].constrained
+
+
+def test_where_is_asked_about_the_layer_in_front():
+    asked = []
+
+    def where(layer):
+        asked.append(layer.name)
+        return layer.name != "second"
+
+    copy = ks.replace_dense(residual(), kinds=CONVOLUTIONS, where=where)
+    assert replaced(copy) == ["after_first", "after_both"]
+    assert {"first", "second"} < set(asked)
+    assert not [name for name in asked if name.startswith("after")]
+
+
+def test_nested_models(tmp_path):
+    part = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU()])
+    inputs = keras.Input((2, 3))
+    x = layers.TimeDistributed(part, name="each")(inputs)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    copy = ks.replace_dense(model, depth=2)
+    kinds = [type(x).__name__ for x in copy.get_layer("each").layer.layers]
+    assert kinds == ["Dense", "RegionConstraint"]
+    x = RNG.normal(size=(5, 2, 3)).astype("float32")
+    before = call(copy, x)
+    assert len(ks.release(copy)) == 1
+    np.testing.assert_allclose(call(copy, x), before, atol=1e-5)
+    copy.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(call(loaded, x), call(copy, x))
+
+
+def test_frozen_layers_stay_frozen():
+    part = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU()])
+    part.trainable = False
+    model = keras.Sequential([part, layers.Dense(1)])
+    copy = ks.replace_dense(model)
+    assert len(copy.trainable_variables) == 2
+    ks.release(copy)
+    assert len(copy.trainable_variables) == 2
+
+
+@keras.saving.register_keras_serializable(package="test_swap_activations")
+class Code(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(4)
+        self.bend = layers.ReLU(name="bend")
+
+    def call(self, inputs):
+        return self.bend(self.hidden(inputs))
+
+
+LEFT = {
+    "does not follow a linear `Dense`": lambda: [
+        *(layers.ReLU(name="bend"), layers.Dense(4)),
+    ],
+    # The function of the dense layer is the one in front.
+    "does not follow a linear": lambda: [
+        *(layers.Dense(4, "sigmoid"), layers.ReLU(name="bend"), layers.Dense(4)),
+    ],
+    "an output of the model": lambda: [layers.Dense(4), layers.ReLU(name="bend")],
+    "the code of a class calls": lambda: [Code(), layers.Dense(4)],
+}
+
+
+@pytest.mark.parametrize("reason", LEFT)
+def test_left_alone(reason):
+    model = keras.Sequential([keras.Input((3,)), *LEFT[reason]()])
+    with pytest.raises(ValueError, match=f"'bend' is left alone: [^.]*{reason}"):
+        ks.replace_dense(model)
+
+
+def test_one_activation_in_several_places():
+    inputs = keras.Input((3,))
+    bend = layers.ReLU(name="bend")
+    hidden = bend(layers.Dense(4)(bend(layers.Dense(5)(inputs))))
+    model = keras.Model(inputs, layers.Dense(1)(hidden))
+    with pytest.raises(ValueError, match=r"'bend' is left alone: .*in several places"):
+        ks.replace_dense(model)
+
+
+def test_one_layer_in_several_places():
+    inputs = keras.Input((3,))
+    shared = layers.Dense(3)
+    hidden = layers.ReLU(name="a")(shared(inputs))
+    hidden = layers.ReLU(name="b")(shared(hidden))
+    model = keras.Model(inputs, layers.Dense(1)(hidden))
+    assert replaced(ks.replace_dense(model)) == ["a", "b"]
+
+
+def test_part_of_a_larger_model():
+    inputs = keras.Input((3,))
+    hidden = layers.ReLU(name="bend")(layers.Dense(4)(inputs))
+    keras.Model(inputs, layers.Dense(1)(hidden))
+    # The layers are called once more, in a graph that is not that of the part.
+    model = keras.Model(inputs, layers.Dense(2)(hidden))
+    assert replaced(ks.replace_dense(model)) == ["bend"]
+
+
+def test_activations_of_layers_are_not_counted_twice():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, activation=layers.ReLU()),
+            layers.Dense(4),
+            layers.Activation(layers.ReLU()),
+            layers.Dense(1),
+        ]
+    )
+    found = [type(x).__name__ for x in ks.replace_dense(model).layers]
+    assert found == ["SawtoothDense", "Dense", "RegionConstraint", "Dense"]
+
+
+def test_channels_first():
+    inputs = keras.Input((3, 4, 4))
+    conv = layers.Conv2D(2, 2, data_format="channels_first", name="conv")
+    model = keras.Model(inputs, layers.Flatten()(layers.ReLU()(conv(inputs))))
+    with pytest.raises(ValueError, match="'conv' computes is not an axis of channels"):
+        ks.replace_dense(model, kinds=CONVOLUTIONS)
+
+
+def test_arguments_of_dense_alone():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU()])
+    model.add(layers.Dense(1))
+    with pytest.raises(ValueError, match=r"(?s)no arguments \['kernel_initializer'\]"):
+        ks.replace_dense(model, kernel_initializer="ones")
+
+
+def test_deep_sums_are_walked_once():
+    # Every sum is read twice by the next one: 2 ** 60 ways back.
+    inputs = keras.Input((3,))
+    x = layers.Dense(3)(inputs)
+    for _ in range(60):
+        x = layers.Add()([x, x])
+    x = layers.ReLU(name="bend")(x)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    assert replaced(ks.replace_dense(model)) == ["bend"]
