@@ -253,4 +253,16 @@ class SawtoothDense(keras.layers.Dense):
         region_config = self.region_constraint.get_config()
         for name in ("name", "trainable", "dtype"):
             del region_config[name]
-        return {**super().get_config(), **region_config}
+        config = {**super().get_config(), **region_config}
+        if self.trainable and not self.region_constraint.trainable:
+            config["region_trainable"] = False
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        region_trainable = config.get("region_trainable", True)
+        config = {k: v for k, v in config.items() if k != "region_trainable"}
+        layer = super().from_config(config)
+        if not region_trainable:
+            layer.region_constraint.trainable = False
+        return layer

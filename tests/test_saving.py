@@ -129,6 +129,35 @@ def test_a_shared_layer_is_saved_and_released_once(phase, tmp_path):
     continue_training(model)
 
 
+def save_and_load_preset(model, tmp_path):
+    ks.save_to_preset(model, tmp_path / "preset")
+    return ks.from_preset(str(tmp_path / "preset"))
+
+
+def clone(model, tmp_path):
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def half_frozen(**arguments):
+    model = plain(**arguments)
+    model.layers[1].region_constraint.trainable = False
+    return model
+
+
+@each_phase
+@pytest.mark.parametrize("copy", [save_and_load_archive, save_and_load_preset, clone])
+def test_frozen_functions_stay_frozen(phase, copy, tmp_path):
+    model = trained(half_frozen, phase)
+    twin = copy(model, tmp_path)
+    for network in (model, twin):
+        first, second = network.layers[1:3]
+        assert [v.name for v in first.trainable_variables] == ["kernel", "bias"]
+        assert second.region_constraint.trainable
+        assert "region_trainable" not in second.get_config()
+
+
 @each_phase
 @pytest.mark.filterwarnings("ignore:The `native_serialization`:DeprecationWarning")
 def test_export(phase, tmp_path):
