@@ -1,28 +1,22 @@
-"""`ReleaseConstraints`: from constrained to free training inside `fit`.
-
-`model.history.restored` and `.directions` are explained in `backup_and_restore.py`.
-"""
+"""`ReleaseConstraints`: from constrained to free training inside `fit`."""
 
 import warnings
 
-import keras
-import numpy as np
-from keras import ops
-
-from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
-from keras_sawtooth.arguments import check_number
 from keras_sawtooth.nested_layers import constrained_layers
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
+from keras_sawtooth.plateau import Plateau
 from keras_sawtooth.release import release
 from keras_sawtooth.weight_methods import follow_phases
 
-# The default of `min_delta` is this share of the best value so far.
-RELATIVE_DELTA = 0.01
+ADVICE = (
+    "`keras_sawtooth.release(model)` releases them between two trainings; "
+    "`fit(..., initial_epoch=...)` continues to count."
+)
 
 
-class ReleaseConstraints(keras.callbacks.EarlyStopping):
+class ReleaseConstraints(Plateau):
     """Callback that releases the constrained layers inside `fit`.
 
     The constrained phase ends at the start of `epoch`, or once `monitor` has not
@@ -49,9 +43,10 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             release (any more).
 
     Warns:
-        UserWarning: at the end of a training that left layers constrained, as it did
-            not get to `epoch`, or was stopped while the callback waited, or a
-            validation metric to be monitored was in no logs.
+        UserWarning: at the start of a training of several epochs that ends before
+            `epoch`; at the end of one that left layers constrained, as it was stopped
+            before `epoch` or while the callback waited, or a validation metric to be
+            monitored was in no logs.
 
     Raises:
         ValueError: if an argument is outside its range, or both `epoch` and
@@ -100,26 +95,14 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
                     "have a fixed date and wait for a plateau. Received: "
                     f"epoch={epoch!r}, monitor={monitor!r}"
                 )
-        if monitor is None:
-            monitor = "loss"
-        if not isinstance(monitor, str) or not monitor:
-            raise ValueError(
-                "`monitor` must be the name of a logged quantity, such as "
-                f'"loss" or "val_loss". Received: monitor={monitor!r}'
-            )
-        # Losses have no common unit: 1e-4 may be a thousandth of one or all of it.
-        relative = min_delta is None
         super().__init__(
-            monitor=monitor,
-            patience=check_integer("patience", patience, 0),
-            min_delta=0 if relative else check_number("min_delta", min_delta, 0),
-            mode=check_choice("mode", mode, ("auto", "min", "max")),
-            verbose=check_integer(
-                "verbose", +verbose if isinstance(verbose, bool) else verbose, 0
-            ),
+            monitor="loss" if monitor is None else monitor,
+            patience=patience,
+            min_delta=min_delta,
+            mode=mode,
+            verbose=verbose,
         )
         self.epoch = epoch
-        self._relative = relative
 
     def set_model(self, model):
         super().set_model(model)
@@ -127,12 +110,10 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._plateau = False
-        self._seen = False
-        self._missing = None
         self._checked = False
-        self._replayed = False
         self._released = False
+        self._started = False
+        self._told = False
         self._check_model()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -140,8 +121,12 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
             self._check_model()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._replay()
-        due = self._plateau if self.epoch is None else epoch >= self.epoch
+        if not self._started:
+            self._started = True
+            self._check_epoch(epoch)
+        if self.epoch is None:
+            self.replay()
+        due = self.reached if self.epoch is None else epoch >= self.epoch
         if not due:
             return
         if not self.model.built:
@@ -161,23 +146,39 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_model()
-        self._replay(late=True)
         logs = {} if logs is None else logs
         constrained = bool(constrained_layers(self.model))
-        if self.epoch is None and constrained:
-            self._watch(epoch, logs)
+        if self.epoch is None:
+            self.replay(late=True)
+            if constrained:
+                self.watch(epoch, logs)
         logs["constrained"] = float(constrained)
 
     def on_train_end(self, logs=None):
-        if self._missing:
-            warnings.warn(f"{self._missing} Nothing was released.", stacklevel=2)
+        if self.missing:
+            warnings.warn(f"{self.missing} Nothing was released.", stacklevel=2)
         elif constrained_layers(self.model):
             self._report_constrained()
 
+    def _check_epoch(self, first):
+        """Say at the start of a training that it will end before the release."""
+        epochs = (self.params or {}).get("epochs")
+        if self.epoch is None or epochs is None or self.epoch < epochs:
+            return
+        # Not in a loop by hand, one epoch a `fit`.
+        if epochs - first > 1 and constrained_layers(self.model):
+            self._told = True
+            warnings.warn(
+                f"The layers of {self.model.name!r} will stay constrained: the last "
+                f"epoch of this training is {epochs - 1}, counted from 0, and the "
+                f"release is to come at the start of epoch={self.epoch}. {ADVICE}",
+                stacklevel=2,
+            )
+
     def _report_constrained(self):
         """Say that a training has ended without a release."""
-        if self._released:
-            return  # `EarlyStopping` has restored weights from before the release.
+        if self._released or self._told:
+            return  # `EarlyStopping` may have restored weights from before the release.
         epochs = getattr(getattr(self.model, "history", None), "epoch", [])
         if len(epochs) < 2:
             return  # A loop by hand, one epoch a `fit`.
@@ -196,65 +197,9 @@ class ReleaseConstraints(keras.callbacks.EarlyStopping):
         )
         warnings.warn(
             f"The training has ended, and the layers of {self.model.name!r} are still "
-            f"constrained: {reason}. `keras_sawtooth.release(model)` releases them "
-            "between two trainings; `fit(..., initial_epoch=...)` continues to count.",
+            f"constrained: {reason}. {ADVICE}",
             stacklevel=2,
         )
-
-    def _replay(self, late=False):
-        """See again what a training that continues from a backup has seen before."""
-        if not self._replayed and self.epoch is None:
-            history = getattr(self.model, "history", None)
-            past = getattr(history, "restored", {}).get(self.monitor, [])
-            direction = getattr(history, "directions", {}).get(self.monitor)
-            if self.mode == "auto" and direction is not None:
-                self.mode = direction
-            elif len(past) == 1 and not late:
-                return  # No plateau yet, and no direction before the first step.
-            for epoch, value in enumerate(past):
-                self._watch(epoch, {self.monitor: value})
-        self._replayed = True
-
-    def _watch(self, epoch, logs):
-        """Let `EarlyStopping` look for a plateau, but do not stop for it."""
-        if self.monitor not in logs:
-            if not self._seen:
-                self._report_missing(logs)
-            return
-        self._seen, self._missing = True, None
-        if self._relative and self.monitor_op is not None and self.best is not None:
-            sign = -1 if self.monitor_op is ops.less else 1
-            self.min_delta = sign * RELATIVE_DELTA * abs(self.best)
-        stopped_by_others = self.model.stop_training
-        super().on_epoch_end(epoch, logs)
-        if self.best is not None and not np.isfinite(self.best):
-            # `EarlyStopping` takes the first value for the best, also NaN; and from
-            # infinity no improvement is a share of it.
-            self.best = None
-        history = getattr(self.model, "history", None)
-        if history is not None:
-            # For a training that continues from a backup: metrics that are not built
-            # yet have no direction.
-            direction = "min" if self.monitor_op is ops.less else "max"
-            # Several callbacks may wait, each for its own metric.
-            known = getattr(history, "directions", {})
-            history.directions = {**known, self.monitor: direction}
-        if self.model.stop_training and not stopped_by_others:
-            self.model.stop_training = False
-            self.stopped_epoch = 0
-            self._plateau = True
-
-    def _report_missing(self, logs):
-        message = (
-            "`ReleaseConstraints` waits for a quantity that is not in the logs. "
-            f"Received: monitor={self.monitor!r}. Available: {sorted(logs)}"
-        )
-        if not self.monitor.startswith("val_"):
-            raise ValueError(message)
-        # With `validation_freq` above 1 it may come yet: a warning for now.
-        if self._missing is None:
-            warnings.warn(message, stacklevel=2)
-        self._missing = message
 
     def _check_model(self):
         """Refuse what would fail at the release, as soon as it can be seen."""

@@ -442,7 +442,7 @@ def test_several_fits_in_a_row():
     phases = []
     for start in (0, 2, 4):
         arguments = {"epochs": start + 2, "initial_epoch": start}
-        with ended_constrained() if start == 0 else nullcontext():
+        with ends_constrained() if start == 0 else nullcontext():
             history = fit(model, **arguments, callbacks=[release])
         phases += history.history["constrained"]
     assert phases == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
@@ -458,15 +458,29 @@ def test_the_log_line(capsys):
     assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
 
 
-def ended_constrained():
-    return pytest.warns(UserWarning, match="are still constrained: its last epoch was")
+def ends_constrained():
+    return pytest.warns(UserWarning, match="will stay constrained: the last epoch of")
+
+
+class StopAtOnce(keras.callbacks.Callback):
+    """After the second epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 1
 
 
 def test_a_training_without_a_release_says_so(capsys):
     model = build()
     model.compile("adam", "mse", run_eagerly=True)
-    with ended_constrained():
-        fit(model, batch_size=64, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=2)])
+    stop = StopAtOnce()
+    for epochs, callbacks in [(2, []), (9, [stop])]:
+        # At the start, and once.
+        with ends_constrained() as caught:
+            release = ks.ReleaseConstraints(epoch=epochs)
+            fit(model, batch_size=64, epochs=epochs, callbacks=[release, *callbacks])
+        assert sum(x.category is UserWarning for x in caught) == 1
+    with pytest.warns(UserWarning, match="constrained: its last epoch was 1, counted"):
+        fit(model, epochs=9, callbacks=[ks.ReleaseConstraints(epoch=8), stop])
     # Nobody knows how long a loop by hand will go on.
     fit(model, batch_size=64, epochs=1, callbacks=[ks.ReleaseConstraints(epoch=2)])
     stop = keras.callbacks.EarlyStopping(monitor="loss", patience=1, min_delta=100)
