@@ -49,6 +49,8 @@ class Plateau(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
+        # Keras 3.12 remembers that of the training before.
+        self.best = None
         self.reached = False
         self.missing = None
         self._seen = False

@@ -426,13 +426,29 @@ def test_release_on_a_plateau_of_a_validation_metric():
     assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
 
 
+def test_a_callback_looks_for_a_plateau_in_every_training():
+    # Losses of the second one are larger than any of the first, and fall.
+    model = build()
+    model.compile("adam", "mse", run_eagerly=True)
+    logged = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(quantity=losses[epoch])
+    )
+    release = ks.ReleaseConstraints(monitor="quantity", patience=1, mode="min")
+    for start in (8.0, 800.0):
+        losses = [start, start / 2, start / 4]
+        fit(model, epochs=3, batch_size=64, callbacks=[logged, release])
+        assert model.layers[0].constrained
+
+
 def test_a_plateau_leaves_early_stopping_to_early_stopping():
     model = build()
     model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
-    stop = keras.callbacks.EarlyStopping(monitor="loss", patience=2, min_delta=1e-3)
-    release = ks.ReleaseConstraints(patience=1)
-    for callbacks in ([release, stop], [stop, release]):
-        assert len(fit(model, epochs=6, callbacks=callbacks).epoch) == 3
+    for order in (1, -1):
+        callbacks = [
+            ks.ReleaseConstraints(patience=1),
+            keras.callbacks.EarlyStopping(monitor="loss", patience=2, min_delta=1e-3),
+        ]
+        assert len(fit(model, epochs=6, callbacks=callbacks[::order]).epoch) == 3
 
 
 def test_several_fits_in_a_row():

@@ -58,14 +58,15 @@ def loop(layer, hidden, *weights):
     return jax.lax.scan(step, hidden, weights)[0]
 
 
-# For the backward pass a block keeps only its arguments, and is computed again.
-def _jvp(function, primals, tangents):
-    return jax.checkpoint(lambda *a: jax.jvp(function, *a)[1])(primals, tangents)
-
-
-def _differentiated(function, derivative):
+def _differentiated(function, differentiated):
+    """`function` with the derivative of `differentiated`, which has the same values."""
     whole = jax.custom_jvp(function)
-    derivative = jax.jit(derivative)
+
+    # For a backward pass, JAX before 0.10 needs a loop that `jvp` itself has
+    # differentiated: it does not transpose a loop over tangents written by hand.
+    @jax.jit
+    def derivative(primals, tangents):
+        return jax.jvp(differentiated, primals, tangents)[1]
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -74,31 +75,24 @@ def _differentiated(function, derivative):
     return whole
 
 
+# For the backward pass a block keeps only its arguments, and is computed again.
 @functools.cache
 def in_row_blocks(function, differentiated, number):
-    def derivative(primals, tangents):
-        z, *parameters = primals
-        dz, *dparameters = tangents
-        dy = jax.lax.map(
-            lambda block: _jvp(
-                differentiated, (block[0], *parameters), (block[1], *dparameters)
-            ),
-            (cut_rows(z, number), cut_rows(dz, number)),
-        )
-        return dy.reshape(z.shape)
-
     if number == 1:
-        derivative = functools.partial(_jvp, differentiated)
-    return _differentiated(function, derivative)
+        return _differentiated(function, jax.checkpoint(differentiated))
+
+    def blocks(z, *parameters):
+        block = jax.checkpoint(lambda rows: differentiated(rows, *parameters))
+        return jax.lax.map(block, cut_rows(z, number)).reshape(z.shape)
+
+    return _differentiated(function, blocks)
 
 
 @functools.cache
 def in_channel_blocks(function, number):
-    def derivative(primals, tangents):
-        dy = jax.lax.map(
-            lambda block: _jvp(function, *block),
-            (cut_channels(number, *primals), cut_channels(number, *tangents)),
-        )
-        return join_channels(dy, primals[0].shape)
+    def blocks(*arguments):
+        block = jax.checkpoint(lambda channels: function(*channels))
+        cut = cut_channels(number, *arguments)
+        return join_channels(jax.lax.map(block, cut), arguments[0].shape)
 
-    return _differentiated(function, derivative)
+    return _differentiated(function, blocks)
