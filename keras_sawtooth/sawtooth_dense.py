@@ -25,8 +25,8 @@ class SawtoothDense(keras.layers.Dense):
         scales: `"tied"` or `"free"`, see `RegionConstraint`.
         tails: `"free"` or `"line"`, see `RegionConstraint`.
         constrained: bool. `False` starts in the released phase.
-        activation: activation that is applied to the result. Defaults to none:
-            the region constraint is the nonlinearity.
+        activation: activation that is applied to the result. Defaults to none: the
+            region constraint is the nonlinearity, of which relu would cut off a part.
         use_bias: bool. Whether the product has a bias.
         kernel_initializer: initializer of the kernel. Defaults to
             `"lecun_normal"`, which gives standard normal pre-activations for
