@@ -32,7 +32,9 @@ ENDS_IN_ACTIVATION = (
 def is_graph(layer):
     """Whether a layer is a Sequential or functional model."""
     # Keras exports no class for functional models.
-    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and hasattr(layer, "operations")
+    )
 
 
 def check_same_call(model, result):

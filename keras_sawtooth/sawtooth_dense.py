@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sawtooth import checked_store
+from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.model_phase import refresh_torch_parameters
 from keras_sawtooth.region_constraint import RegionConstraint
 
@@ -25,6 +26,8 @@ class SawtoothDense(keras.layers.Dense):
         scales: `"tied"` or `"free"`, see `RegionConstraint`.
         tails: `"free"` or `"line"`, see `RegionConstraint`.
         constrained: bool. `False` starts in the released phase.
+        region_trainable: bool. `False` trains the kernel and the bias alone, and leaves
+            the functions as they are: `layer.region_constraint.trainable`.
         activation: activation that is applied to the result. Defaults to none: the
             region constraint is the nonlinearity, of which relu would cut off a part.
         use_bias: bool. Whether the product has a bias.
@@ -67,6 +70,7 @@ class SawtoothDense(keras.layers.Dense):
         scales="tied",
         tails="free",
         constrained=True,
+        region_trainable=True,
         activation=None,
         use_bias=True,
         kernel_initializer="lecun_normal",
@@ -132,9 +136,9 @@ class SawtoothDense(keras.layers.Dense):
             dtype=getattr(self.dtype_policy, "default_policy", self.dtype_policy),
             name="region_constraint",
         )
-        if not self.trainable:
-            # The argument of the constructor does not reach layers inside.
-            self.region_constraint.trainable = False
+        # The layer's own argument does not reach layers inside.
+        region_trainable = check_boolean("region_trainable", region_trainable)
+        self.region_constraint.trainable = self.trainable and region_trainable
         # `Model.quantize` silently skips layers that hold layers.
         self.region_constraint.quantize = self.quantize
 
@@ -253,16 +257,7 @@ class SawtoothDense(keras.layers.Dense):
         region_config = self.region_constraint.get_config()
         for name in ("name", "trainable", "dtype"):
             del region_config[name]
-        config = {**super().get_config(), **region_config}
-        if self.trainable and not self.region_constraint.trainable:
-            config["region_trainable"] = False
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        region_trainable = config.get("region_trainable", True)
-        config = {k: v for k, v in config.items() if k != "region_trainable"}
-        layer = super().from_config(config)
-        if not region_trainable:
-            layer.region_constraint.trainable = False
-        return layer
+        # Under a frozen layer it is frozen as well, whatever it was.
+        trainable = self.region_constraint.trainable or not self.trainable
+        region_config["region_trainable"] = trainable
+        return {**super().get_config(), **region_config}

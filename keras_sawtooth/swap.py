@@ -51,16 +51,16 @@ def replace_dense(
             of its own, the copy may be a plain functional model, see
             `keras.models.clone_model`.
         depth: int. Number of triangles per unit, see `SawtoothDense`.
-        where: callable that takes a layer of the `kinds` in the model with a nonlinear
-            pointwise activation, also in a layer behind it, and returns whether to
-            replace that. Defaults to all.
+        where: callable that takes a layer to be replaced, one of the `kinds` or an
+            activation behind it, and returns whether to do so. Defaults to all.
         verbose: 0 or 1. Whether to print a table of what was replaced.
         kinds: tuple of layer classes to look for: `Dense`, and `EinsumDense`,
             `Conv1D`, `Conv2D`, `Conv3D`, their transposes, `DepthwiseConv1D`,
             `DepthwiseConv2D`, `SeparableConv1D`, `SeparableConv2D`. Subclasses do not
             count, as they may compute anything.
-        **kwargs: all other arguments of `SawtoothDense` or, for layers that keep their
-            class, of `RegionConstraint`, such as `domain`, for every replacement.
+        **kwargs: all other arguments of `SawtoothDense` or, for activations that are
+            layers and for layers that keep their class, of `RegionConstraint`, such as
+            `domain`, for every replacement.
 
     Returns:
         The new model.

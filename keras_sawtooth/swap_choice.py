@@ -8,7 +8,7 @@ import numpy as np
 from keras_sawtooth.cloning import is_graph
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import made_by
-from keras_sawtooth.swap_graph import followed_layers
+from keras_sawtooth.swap_graph import layers_in_front
 
 # Nonlinear activations that act on every channel by itself. Those whose range is a
 # promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
@@ -93,7 +93,7 @@ def choose_layers(model, kinds, where):
     Args:
         model: a built `keras.Model`.
         kinds: tuple of layer classes.
-        where: callable that takes a layer and returns a bool, or `None`.
+        where: callable that takes a layer to be replaced and returns a bool, or `None`.
 
     Returns:
         List of layers, and list of pairs (layer that is left alone, reason).
@@ -113,17 +113,17 @@ def choose_layers(model, kinds, where):
         and type(wrapper) is not keras.layers.TimeDistributed
         for x in flatten_layers(wrapper)
     }
-    followed = followed_layers(model, kinds)
+    in_front = layers_in_front(model, kinds)
     for layer in layers:
-        if type(layer) in kinds and is_pointwise(layer.activation):
-            sources = [layer]
-        elif _is_activation(layer) and id(layer) not in arguments:
-            sources, reason = _bent_layers(layer, followed, kinds)
+        sources = [layer]
+        if _is_activation(layer) and id(layer) not in arguments:
+            sources, reason = _owners(layer, in_front, kinds)
             if reason:
                 left.append((layer, reason))
-        else:
-            sources = []
-        if not sources or (where is not None and not all(where(x) for x in sources)):
+                continue
+        elif type(layer) not in kinds or not is_pointwise(layer.activation):
+            continue
+        if where is not None and not where(layer):
             continue
         if id(layer) in outputs:
             left.append((layer, "an output of the model, whose range may matter"))
@@ -133,7 +133,7 @@ def choose_layers(model, kinds, where):
             continue
         _refuse(layer)
         for source in sources:
-            _check_channels(source)
+            _check_channels(source, layer)
         found.append(layer)
     if not found:
         names = _names(kinds)
@@ -155,13 +155,13 @@ def _is_activation(layer):
     return of_any or type(layer) in LAYERS
 
 
-def _bent_layers(layer, followed, kinds):
-    """The layers whose results an activation layer bends, or why it is left alone."""
-    calls = followed.get(id(layer))
+def _owners(layer, in_front, kinds):
+    """The layers whose activation a layer is, and why it is left alone, or `None`."""
+    calls = in_front.get(id(layer))
     if calls is None:
         return [], "an activation that the code of a class calls"
     if not any(calls):
-        return [], f"an activation that does not follow a linear {_names(kinds)}"
+        return [], f"an activation without a linear {_names(kinds)} in front"
     if len(calls) > 1:
         return [], "an activation in several places"
     return calls[0], None
@@ -201,13 +201,13 @@ def _refuse(layer):
         )
 
 
-def _check_channels(layer):
+def _check_channels(layer, replaced):
     if not _channels_are_last(layer):
         raise ValueError(
             f"The last axis of what layer {layer.name!r} computes is not an axis of "
             "channels, and a `RegionConstraint` has one function for every channel of "
             "the last axis. Make the model with channels last, or "
-            f"{_leave_out(layer)}"
+            f"{_leave_out(replaced)}"
         )
 
 

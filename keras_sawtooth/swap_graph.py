@@ -1,10 +1,9 @@
-"""Layers whose activation is a layer of its own, in the graph of a model."""
+"""Which layers are in front of another one, in the graph of a model."""
 
 import keras
 from keras import layers
 
 from keras_sawtooth.cloning import is_graph
-from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import made_by
 
 # May stand between a layer and its activation: a channel stays a channel.
@@ -17,6 +16,7 @@ BETWEEN = (
     layers.GaussianDropout,
     layers.GaussianNoise,
     layers.GroupNormalization,
+    layers.Identity,
     layers.LayerNormalization,
     layers.RMSNormalization,
     layers.SpatialDropout1D,
@@ -26,28 +26,35 @@ BETWEEN = (
 )
 
 
-def followed_layers(model, kinds):
-    """The linear layers behind which another layer is called.
+def layers_in_front(model, kinds):
+    """The linear layers whose results other layers read.
 
-    A layer follows a dense one if it reads its result, directly or through
-    normalizations, dropout, sums or concatenations.
+    They read them directly, or through normalizations, dropout, sums and
+    concatenations.
 
     Args:
         model: a built `keras.Model`.
         kinds: tuple of layer classes to look for.
 
     Returns:
-        Dict from the id of every layer in a Sequential or functional model, at any
-        depth, to a list with a list for each of its calls: the linear layers of the
-        `kinds` that it follows there.
+        Dict from the id of every layer in the graph of a Sequential or functional
+        model, and of the models in it, to a list with a list for each of its calls:
+        the linear layers of the `kinds` that are in front of it there.
     """
     found = {}
-    for graph in flatten_layers(model):
-        # Keras has no graph of a Sequential model whose layers it cannot see through.
-        if is_graph(graph) and hasattr(graph, "outputs"):
-            for operation, inputs in _calls(graph):
-                found.setdefault(id(operation), []).append(_sources(inputs, kinds))
+    for graph in _graphs(model):
+        for operation, inputs in _calls(graph):
+            found.setdefault(id(operation), []).append(_sources(inputs, kinds))
     return found
+
+
+def _graphs(model):
+    """A model and the models that are layers of it, but none in the code of a class."""
+    # Keras has no graph of a Sequential model whose layers it cannot see through.
+    if is_graph(model) and hasattr(model, "outputs"):
+        yield model
+        for layer in model.layers:
+            yield from _graphs(_unwrapped(layer))
 
 
 def _calls(graph):
@@ -71,11 +78,16 @@ def _sources(tensors, kinds):
             continue
         seen.add(id(tensor))
         operation, inputs = made_by(tensor)
-        if type(operation) in BETWEEN:
+        layer = _unwrapped(operation)
+        if type(layer) in BETWEEN:
             tensors += inputs
-        elif type(operation) in kinds and _is_linear(operation):
-            sources.append(operation)
+        elif type(layer) in kinds and _is_linear(layer):
+            sources.append(layer)
     return sources
+
+
+def _unwrapped(layer):
+    return layer.layer if type(layer) is layers.TimeDistributed else layer
 
 
 def _is_linear(layer):

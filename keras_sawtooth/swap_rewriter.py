@@ -68,11 +68,14 @@ class Rewriter:
             config = {**config, "activation": None, **self.arguments}
             return SawtoothDense.from_config(config)
         if type(layer) in ACTIVATION_LAYERS:
-            return self._make_region(layer, layer.name)
+            regularizer = layer.activity_regularizer
+            return self._make_region(
+                layer, layer.name, activity_regularizer=regularizer
+            )
         config["activation"] = self._region(layer, "activation", layer)
         return type(layer).from_config(config)
 
-    def _make_region(self, user, name):
+    def _make_region(self, user, name, **arguments):
         unknown = set(self.arguments) - REGION_ARGUMENTS
         if unknown:
             raise ValueError(
@@ -80,7 +83,8 @@ class Rewriter:
                 f"`RegionConstraint`, which has no arguments {sorted(unknown)}. Leave "
                 "out the arguments or, by `where`, the layer."
             )
-        return RegionConstraint(name=name, dtype=user.dtype_policy, **self.arguments)
+        arguments |= {"name": name, "dtype": user.dtype_policy}
+        return RegionConstraint(**arguments, **self.arguments)
 
     def _region(self, owner, entry, user):
         # Unique in the model, and the same when a file is loaded.

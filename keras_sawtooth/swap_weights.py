@@ -17,7 +17,8 @@ def carry_weights(old, new, chosen, regions):
     Args:
         old: built layer or model.
         new: built layer or model, made from the configuration of `old`.
-        chosen: set of the ids of the layers that were replaced, or their activations.
+        chosen: set of the ids of the layers that were replaced, or whose activations
+            were.
         regions: set of the names of the `RegionConstraint` layers that became the
             activation of a layer which kept its class.
 
@@ -108,7 +109,7 @@ def region_of(layer):
     """The activation of a layer that took the place of another, or the layer itself."""
     if isinstance(layer, RegionConstraint):
         return layer
-    return getattr(layer, "region_constraint", layer.activation)
+    return layer.region_constraint if _is_sawtooth(layer) else layer.activation
 
 
 def _check_call(model, result, entered):
@@ -134,12 +135,16 @@ def _check_call(model, result, entered):
 def _kind(layer, chosen):
     if id(layer) in chosen and type(layer) in ACTIVATION_LAYERS:
         return RegionConstraint.__name__
-    return "Dense" if type(layer) is SawtoothDense else type(layer).__name__
+    return "Dense" if _is_sawtooth(layer) else type(layer).__name__
+
+
+def _is_sawtooth(layer):
+    return type(layer) is SawtoothDense
 
 
 def _shape(weight):
     # Keras counts those that got no name.
-    name = re.sub(r"_\d+$", "", weight.name)
+    name = "variable" if re.fullmatch(r"variable_\d+", weight.name) else weight.name
     return f"{name} {tuple(weight.shape)}"
 
 

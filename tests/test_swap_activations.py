@@ -27,6 +27,7 @@ BETWEEN = [
     layers.BatchNormalization,
     layers.LayerNormalization,
     layers.UnitNormalization,
+    layers.Identity,
     lambda: layers.GroupNormalization(2),
     lambda: layers.Dropout(0.1),
     lambda: layers.GaussianNoise(0.1),
@@ -87,7 +88,7 @@ def test_convolutions_with_normalization_and_sums(tmp_path, capsys):
     assert replaced(copy) == names
     table = capsys.readouterr().out
     assert re.search("after_first +ReLU +RegionConstraint depth=2 +0 -> 28", table)
-    reason = "left alone: an activation that does not follow a linear `Dense` or `Co"
+    reason = "left alone: an activation without a linear `Dense` or `Conv2D` or"
     assert re.search(f"after_pooling +Activation tanh +{reason}", table)
     x = RNG.normal(size=(2, 6, 6, 3)).astype("float32")
     before = call(copy, x)
@@ -108,17 +109,11 @@ def test_training_through_the_release():
     assert not copy.layers[2].constrained
 
 
-def test_where_is_asked_about_the_layer_in_front():
-    asked = []
-
-    def where(layer):
-        asked.append(layer.name)
-        return layer.name != "second"
-
-    copy = ks.replace_dense(residual(), kinds=CONVOLUTIONS, where=where)
+def test_where_is_asked_about_the_activation():
+    copy = ks.replace_dense(
+        residual(), kinds=CONVOLUTIONS, where=lambda layer: layer.name != "after_sum"
+    )
     assert replaced(copy) == ["after_first", "after_both"]
-    assert {"first", "second"} < set(asked)
-    assert not [name for name in asked if name.startswith("after")]
 
 
 def test_nested_models(tmp_path):
@@ -160,11 +155,9 @@ class Code(keras.Model):
 
 
 LEFT = {
-    "does not follow a linear `Dense`": lambda: [
-        *(layers.ReLU(name="bend"), layers.Dense(4)),
-    ],
+    "without a linear `Dense`": lambda: [layers.ReLU(name="bend"), layers.Dense(4)],
     # The function of the dense layer is the one in front.
-    "does not follow a linear": lambda: [
+    "without a linear": lambda: [
         *(layers.Dense(4, "sigmoid"), layers.ReLU(name="bend"), layers.Dense(4)),
     ],
     "an output of the model": lambda: [layers.Dense(4), layers.ReLU(name="bend")],
@@ -177,6 +170,74 @@ def test_left_alone(reason):
     model = keras.Sequential([keras.Input((3,)), *LEFT[reason]()])
     with pytest.raises(ValueError, match=f"'bend' is left alone: [^.]*{reason}"):
         ks.replace_dense(model)
+
+
+@keras.saving.register_keras_serializable(package="test_swap_activations")
+class Block(layers.Layer):
+    """Makes a model in its code; its configuration has the activation at most."""
+
+    def __init__(self, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+        last = layers.Activation(self.activation, name="bend")
+        self.part = keras.Sequential([layers.Dense(4, name="inner"), last])
+        # No functional model, whatever its attributes are called.
+        self.operations, self.outputs = ["a"], [3]
+
+    def build(self, input_shape):
+        self.part.build(input_shape)
+
+    def call(self, inputs):
+        return self.part(inputs)
+
+    def get_config(self):
+        activation = keras.activations.serialize(self.activation)
+        return {**super().get_config(), "activation": activation}
+
+
+def test_models_in_the_code_of_a_class_are_left_alone(capsys):
+    outer = layers.Dense(5, "relu", name="outer")
+    model = keras.Sequential([keras.Input((3,)), Block(), outer, layers.Dense(1)])
+    copy = ks.replace_dense(model, verbose=1)
+    assert [type(x).__name__ for x in copy.layers[:2]] == ["Block", "SawtoothDense"]
+    table = capsys.readouterr().out
+    assert re.search("bend +Activation relu +left alone: .*the code of a class", table)
+
+
+def test_wrapped_layers():
+    inputs = keras.Input((2, 3))
+    x = layers.TimeDistributed(layers.Dense(4))(inputs)
+    model = keras.Model(inputs, layers.Dense(1)(layers.ReLU(name="bend")(x)))
+    assert replaced(ks.replace_dense(model)) == ["bend"]
+
+
+def test_regularizers_of_activities_stay():
+    bend = layers.ReLU(activity_regularizer=keras.regularizers.L2(0.5))
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), bend])
+    model.add(layers.Dense(1))
+    copy = ks.replace_dense(model)
+    assert copy.layers[1].activity_regularizer.l2 == 0.5
+    copy(np.ones((2, 3), "float32"))
+    assert len(copy.losses) == 1
+
+
+@pytest.mark.parametrize("phase", ["constrained", "released"])
+def test_standard_layers(phase):
+    hidden = [layers.Dense(4), layers.LayerNormalization(), layers.ReLU()]
+    model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+    copy = ks.replace_dense(model)
+    if phase == "released":
+        ks.release(copy)
+    x = RNG.normal(size=(5, 3)).astype("float32")
+    standard = ks.to_standard_layers(copy)
+    np.testing.assert_allclose(call(standard, x), call(copy, x), atol=1e-5)
+
+
+def test_mixed_precision():
+    hidden = [layers.Dense(4), layers.ReLU(dtype="mixed_bfloat16")]
+    model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+    region = ks.replace_dense(model).layers[1]
+    assert region.dtype_policy.name == "mixed_bfloat16"
 
 
 def test_one_activation_in_several_places():
