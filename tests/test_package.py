@@ -195,3 +195,8 @@ def test_bad_arguments_of_random_sign(arguments):
 def test_a_number_is_no_initializer(name):
     with pytest.raises(ValueError, match="Could not interpret initializer"):
         ks.RegionConstraint(**{f"{name}_initializer": 0})
+
+
+def test_a_bad_region_trainable_is_quoted():
+    with pytest.raises(ValueError, match="region_trainable=1"):
+        ks.SawtoothDense(2, region_trainable=1)
