@@ -37,6 +37,12 @@ def is_graph(layer):
     )
 
 
+def has_graph(layer):
+    """Whether a layer is a Sequential or functional model with a graph."""
+    # Keras knows none of a Sequential model with a layer that it cannot see through.
+    return is_graph(layer) and hasattr(layer, "outputs")
+
+
 def check_same_call(model, result):
     """Refuse a clone that would compute something else than the model does.
 

@@ -23,9 +23,9 @@ class Plateau(keras.callbacks.EarlyStopping):
     Args:
         monitor, patience, min_delta, mode, verbose: see `ReleaseConstraints`.
 
-    Attributes:
-        reached: bool. Whether there was a plateau since the training began.
-        missing: str or `None`. Why there was nothing to watch, so far.
+    Subclasses call `_replay` and `_watch`, and read
+    `_reached`: bool. Whether there was a plateau since the training began.
+    `_missing`: str or `None`. Why there was nothing to watch, so far.
     """
 
     def __init__(self, monitor, patience, min_delta, mode, verbose):
@@ -51,15 +51,15 @@ class Plateau(keras.callbacks.EarlyStopping):
         super().on_train_begin(logs)
         # Keras 3.12 remembers that of the training before.
         self.best = None
-        self.reached = False
-        self.missing = None
+        self._reached = False
+        self._missing = None
         self._seen = False
         self._replayed = False
 
     def on_epoch_end(self, epoch, logs=None):
-        """Nothing: call `watch`."""
+        """Nothing: see `_watch`."""
 
-    def replay(self, late=False):
+    def _replay(self, late=False):
         """See again what a training that continues from a backup has seen before.
 
         Args:
@@ -76,10 +76,10 @@ class Plateau(keras.callbacks.EarlyStopping):
         elif len(past) == 1 and not late:
             return  # No plateau yet, and no direction before the first step.
         for epoch, value in enumerate(past):
-            self.watch(epoch, {self.monitor: value})
+            self._watch(epoch, {self.monitor: value})
         self._replayed = True
 
-    def watch(self, epoch, logs):
+    def _watch(self, epoch, logs):
         """Let `EarlyStopping` look for a plateau in the logs, but do not stop for it.
 
         Raises:
@@ -90,7 +90,7 @@ class Plateau(keras.callbacks.EarlyStopping):
             if not self._seen:
                 self._report_missing(logs)
             return
-        self._seen, self.missing = True, None
+        self._seen, self._missing = True, None
         if self._relative and self.monitor_op is not None and self.best is not None:
             sign = -1 if self.monitor_op is ops.less else 1
             self.min_delta = sign * RELATIVE_DELTA * abs(self.best)
@@ -111,7 +111,7 @@ class Plateau(keras.callbacks.EarlyStopping):
         if self.model.stop_training and not stopped_by_others:
             self.model.stop_training = False
             self.stopped_epoch = 0
-            self.reached = True
+            self._reached = True
 
     def _report_missing(self, logs):
         message = (
@@ -121,6 +121,6 @@ class Plateau(keras.callbacks.EarlyStopping):
         if not self.monitor.startswith("val_"):
             raise ValueError(message)
         # With `validation_freq` above 1 it may come yet: a warning for now.
-        if self.missing is None:
+        if self._missing is None:
             warnings.warn(message, stacklevel=2)
-        self.missing = message
+        self._missing = message

@@ -122,11 +122,12 @@ class ReleaseConstraints(Plateau):
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._started:
+            # Not before: `BackupAndRestore` may change the first epoch.
             self._started = True
             self._check_epoch(epoch)
         if self.epoch is None:
-            self.replay()
-        due = self.reached if self.epoch is None else epoch >= self.epoch
+            self._replay()
+        due = self._reached if self.epoch is None else epoch >= self.epoch
         if not due:
             return
         if not self.model.built:
@@ -149,14 +150,14 @@ class ReleaseConstraints(Plateau):
         logs = {} if logs is None else logs
         constrained = bool(constrained_layers(self.model))
         if self.epoch is None:
-            self.replay(late=True)
+            self._replay(late=True)
             if constrained:
-                self.watch(epoch, logs)
+                self._watch(epoch, logs)
         logs["constrained"] = float(constrained)
 
     def on_train_end(self, logs=None):
-        if self.missing:
-            warnings.warn(f"{self.missing} Nothing was released.", stacklevel=2)
+        if self._missing:
+            warnings.warn(f"{self._missing} Nothing was released.", stacklevel=2)
         elif constrained_layers(self.model):
             self._report_constrained()
 
@@ -177,8 +178,10 @@ class ReleaseConstraints(Plateau):
 
     def _report_constrained(self):
         """Say that a training has ended without a release."""
-        if self._released or self._told:
-            return  # `EarlyStopping` may have restored weights from before the release.
+        if self._told:
+            return
+        if self._released:
+            return  # `EarlyStopping` has restored weights from before the release.
         epochs = getattr(getattr(self.model, "history", None), "epoch", [])
         if len(epochs) < 2:
             return  # A loop by hand, one epoch a `fit`.

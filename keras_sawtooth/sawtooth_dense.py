@@ -26,8 +26,9 @@ class SawtoothDense(keras.layers.Dense):
         scales: `"tied"` or `"free"`, see `RegionConstraint`.
         tails: `"free"` or `"line"`, see `RegionConstraint`.
         constrained: bool. `False` starts in the released phase.
-        region_trainable: bool. `False` trains the kernel and the bias alone, and leaves
-            the functions as they are: `layer.region_constraint.trainable`.
+        region_trainable: bool. `False` trains the kernel and the bias, and leaves the
+            functions as they are, as `layer.region_constraint.trainable = False` does.
+            Setting `layer.trainable` sets both.
         activation: activation that is applied to the result. Defaults to none: the
             region constraint is the nonlinearity, of which relu would cut off a part.
         use_bias: bool. Whether the product has a bias.

@@ -32,14 +32,15 @@ def replace_dense(
     ...), also in nested models, in `TimeDistributed` and in layers and models of
     other classes that can be made from their `get_config()`. A replacement has the
     name, units, dtype policy, regularizers and constraints of the old layer, and
-    starts with its kernel and bias. An activation that is a layer of its own, behind
-    a linear `Dense` or after normalizations, dropout, sums and concatenations behind
-    it, becomes a `RegionConstraint`. All other layers are copied with their weights,
-    such as linear, softmax and sigmoid heads, and whatever computes an output of a
-    Sequential or functional model, as the range of its activation may matter. If the
-    model is compiled, so is the copy, with an optimizer of the same settings that
-    starts afresh; what does not decay there does not decay here. Second derivatives of
-    the copy are zero, as those of relu: if the loss needs them, leave tanh and gelu as
+    starts with its kernel and bias. In Sequential and functional models, an
+    activation that is a layer of its own becomes a `RegionConstraint`, if it comes
+    right after a linear `Dense` or after normalizations, dropout, sums and
+    concatenations behind one. All other layers are copied with their weights, such as
+    linear, softmax and sigmoid heads, and whatever computes an output of a Sequential
+    or functional model, as the range of its activation may matter. If the model is
+    compiled, so is the copy, with an optimizer of the same settings that starts
+    afresh; what does not decay there does not decay here. Second derivatives of the
+    copy are zero, as those of relu: if the loss needs them, leave tanh and gelu as
     they are.
 
     If a layer's config exposes only the activation of the dense layers inside it

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 
-from keras_sawtooth.cloning import is_graph
+from keras_sawtooth.cloning import has_graph
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import made_by
 from keras_sawtooth.swap_graph import layers_in_front
@@ -33,9 +33,19 @@ POINTWISE = (
 )
 
 # They have no variables, and no name of their own among the activations.
-LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
-ACTIVATION_LAYERS = (keras.layers.Activation, *LAYERS)
+POINTWISE_LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
+ACTIVATION_LAYERS = (keras.layers.Activation, *POINTWISE_LAYERS)
 
+# What they compute has the range of what they read, but for a factor.
+RESHAPING = (
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
+    keras.layers.Cropping3D,
+    keras.layers.Flatten,
+    keras.layers.Permute,
+    keras.layers.Rescaling,
+    keras.layers.Reshape,
+)
 
 # Two rows, so that a function that looks along an axis does not pass by chance.
 _POINTS = np.linspace(-4, 4, 34, dtype="float32").reshape(2, 17)
@@ -58,7 +68,7 @@ def is_pointwise(activation):
     >>> [is_pointwise(f) for f in (keras.ops.silu, keras.activations.sigmoid)]
     [True, False]
     """
-    if activation in POINTWISE or type(activation) in LAYERS:
+    if activation in POINTWISE or type(activation) in POINTWISE_LAYERS:
         return True
     if (
         activation is None
@@ -104,7 +114,7 @@ def choose_layers(model, kinds, where):
     found, left = [], []
     layers = [x for x in flatten_layers(model) if x is not model]
     outputs = {id(x) for x in _output_layers(model)}
-    arguments = {id(getattr(x, "activation", None)) for x in layers}
+    given = {id(getattr(x, "activation", None)) for x in layers}
     # Other wrappers have variables of their own, or read those of the layer.
     wrapped = {
         id(x)
@@ -115,8 +125,9 @@ def choose_layers(model, kinds, where):
     }
     in_front = layers_in_front(model, kinds)
     for layer in layers:
+        # Whose channels it is about.
         sources = [layer]
-        if _is_activation(layer) and id(layer) not in arguments:
+        if _is_activation(layer) and id(layer) not in given:
             sources, reason = _owners(layer, in_front, kinds)
             if reason:
                 left.append((layer, reason))
@@ -152,14 +163,14 @@ def choose_layers(model, kinds, where):
 
 def _is_activation(layer):
     of_any = type(layer) is keras.layers.Activation and is_pointwise(layer.activation)
-    return of_any or type(layer) in LAYERS
+    return of_any or type(layer) in POINTWISE_LAYERS
 
 
 def _owners(layer, in_front, kinds):
     """The layers whose activation a layer is, and why it is left alone, or `None`."""
     calls = in_front.get(id(layer))
     if calls is None:
-        return [], "an activation that the code of a class calls"
+        return [], "an activation outside of the graph of the model"
     if not any(calls):
         return [], f"an activation without a linear {_names(kinds)} in front"
     if len(calls) > 1:
@@ -173,16 +184,29 @@ def _names(kinds):
 
 def _output_layers(model):
     """The layers that compute the outputs of a Sequential or functional model."""
-    if isinstance(model, keras.Sequential):
+    if has_graph(model):
+        last = [_with_range_of(x) for x in keras.tree.flatten(model.outputs)]
+    elif isinstance(model, keras.Sequential):
         last = model.layers[-1:]
-    elif is_graph(model):
-        outputs = keras.tree.flatten(model.outputs)
-        last = [made_by(tensor)[0] for tensor in outputs]
     elif type(model) is keras.layers.TimeDistributed:
         last = [model.layer]
     else:
         return [model]
     return [x for layer in last for x in _output_layers(layer)]
+
+
+def _with_range_of(tensor):
+    """The layer that a tensor has its range from, but for a factor."""
+    layer, inputs = made_by(tensor)
+    while type(layer) in RESHAPING or _is_linear_activation(layer):
+        layer, inputs = made_by(inputs[0])
+    return layer
+
+
+def _is_linear_activation(layer):
+    # The usual last layer under a policy of mixed precision.
+    linear = keras.activations.linear
+    return type(layer) is keras.layers.Activation and layer.activation is linear
 
 
 def _refuse(layer):

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_sawtooth.cloning import is_graph
+from keras_sawtooth.cloning import has_graph
 from keras_sawtooth.nested_layers import made_by
 
 # May stand between a layer and its activation: a channel stays a channel.
@@ -43,18 +43,21 @@ def layers_in_front(model, kinds):
     """
     found = {}
     for graph in _graphs(model):
-        for operation, inputs in _calls(graph):
-            found.setdefault(id(operation), []).append(_sources(inputs, kinds))
+        for layer, inputs in _calls(graph):
+            key = id(_unwrapped(layer))
+            found.setdefault(key, []).append(_sources(inputs, kinds))
     return found
 
 
 def _graphs(model):
     """A model and the models that are layers of it, but none in the code of a class."""
-    # Keras has no graph of a Sequential model whose layers it cannot see through.
-    if is_graph(model) and hasattr(model, "outputs"):
-        yield model
-        for layer in model.layers:
-            yield from _graphs(_unwrapped(layer))
+    models, seen = [model], set()
+    while models:
+        model = _unwrapped(models.pop())
+        if has_graph(model) and id(model) not in seen:
+            seen.add(id(model))
+            models += model.layers
+            yield model
 
 
 def _calls(graph):

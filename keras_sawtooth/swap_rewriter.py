@@ -24,7 +24,7 @@ class Rewriter:
     such as `activation` that ends as theirs.
 
     Args:
-        chosen: list of the layers whose activation is replaced.
+        chosen: list of the layers that are replaced, or whose activation is.
         arguments: dict, the arguments of `SawtoothDense`, `depth` among them.
 
     Attributes:
@@ -79,9 +79,10 @@ class Rewriter:
         unknown = set(self.arguments) - REGION_ARGUMENTS
         if unknown:
             raise ValueError(
-                f"The activation of {user.name!r} ({type(user).__name__}) becomes a "
-                f"`RegionConstraint`, which has no arguments {sorted(unknown)}. Leave "
-                "out the arguments or, by `where`, the layer."
+                f"For {user.name!r} ({type(user).__name__}) a `RegionConstraint` takes "
+                "the place of the activation, and has no arguments "
+                f"{sorted(unknown)}. Leave out the arguments or, by `where`, such "
+                "layers: `where=lambda layer: isinstance(layer, keras.layers.Dense)`."
             )
         arguments |= {"name": name, "dtype": user.dtype_policy}
         return RegionConstraint(**arguments, **self.arguments)

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import keras_sawtooth as ks
+from keras_sawtooth.swap_choice import choose_layers
 
 RNG = np.random.default_rng(0)
 # A function of `RegionConstraint` that leaves everything as it is.
@@ -161,7 +162,14 @@ LEFT = {
         *(layers.Dense(4, "sigmoid"), layers.ReLU(name="bend"), layers.Dense(4)),
     ],
     "an output of the model": lambda: [layers.Dense(4), layers.ReLU(name="bend")],
-    "the code of a class calls": lambda: [Code(), layers.Dense(4)],
+    "an output of": lambda: [
+        layers.Dense(4),
+        layers.ReLU(name="bend"),
+        layers.Reshape((2, 2)),
+        layers.Rescaling(2.0),
+        layers.Activation("linear", dtype="float32"),
+    ],
+    "outside of the graph": lambda: [Code(), layers.Dense(4)],
 }
 
 
@@ -201,14 +209,36 @@ def test_models_in_the_code_of_a_class_are_left_alone(capsys):
     copy = ks.replace_dense(model, verbose=1)
     assert [type(x).__name__ for x in copy.layers[:2]] == ["Block", "SawtoothDense"]
     table = capsys.readouterr().out
-    assert re.search("bend +Activation relu +left alone: .*the code of a class", table)
+    assert re.search("bend +Activation relu +left alone: .*outside of the graph", table)
 
 
 def test_wrapped_layers():
     inputs = keras.Input((2, 3))
     x = layers.TimeDistributed(layers.Dense(4))(inputs)
-    model = keras.Model(inputs, layers.Dense(1)(layers.ReLU(name="bend")(x)))
-    assert replaced(ks.replace_dense(model)) == ["bend"]
+    x = layers.ReLU(name="bend")(x)
+    x = layers.TimeDistributed(layers.Dense(4))(x)
+    x = layers.TimeDistributed(layers.ReLU(), name="each")(x)
+    copy = ks.replace_dense(keras.Model(inputs, layers.Dense(1)(x)))
+    assert replaced(copy) == ["bend"]
+    assert type(copy.get_layer("each").layer) is ks.RegionConstraint
+
+
+def test_a_tower_in_several_models():
+    hidden = [layers.Dense(8), layers.ReLU(name="bend"), layers.Dense(4)]
+    tower = keras.Sequential([keras.Input((3,)), *hidden], name="tower")
+    # More and more models hold the last one twice: 2 ** 20 ways to the tower.
+    for _ in range(20):
+        inputs = keras.Input((3,))
+        x = layers.Dense(3)(layers.Add()([tower(inputs), tower(inputs)]))
+        tower = keras.Model(inputs, x)
+    inputs = keras.Input((3,))
+    branches = []
+    for _ in range(2):
+        part = keras.Input((3,))
+        branches.append(keras.Model(part, layers.Dense(2)(tower(part)))(inputs))
+    model = keras.Model(inputs, layers.Add()(branches))
+    _, left = choose_layers(model, (layers.Dense,), None)
+    assert left == []
 
 
 def test_regularizers_of_activities_stay():
@@ -284,7 +314,8 @@ def test_activations_of_layers_are_not_counted_twice():
 def test_channels_first():
     inputs = keras.Input((3, 4, 4))
     conv = layers.Conv2D(2, 2, data_format="channels_first", name="conv")
-    model = keras.Model(inputs, layers.Flatten()(layers.ReLU()(conv(inputs))))
+    hidden = layers.Flatten()(layers.ReLU()(conv(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(hidden))
     with pytest.raises(ValueError, match="'conv' computes is not an axis of channels"):
         ks.replace_dense(model, kinds=CONVOLUTIONS)
 

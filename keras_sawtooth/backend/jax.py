@@ -58,15 +58,15 @@ def loop(layer, hidden, *weights):
     return jax.lax.scan(step, hidden, weights)[0]
 
 
-def _differentiated(function, differentiated):
-    """`function` with the derivative of `differentiated`, which has the same values."""
+def _with_derivative_of(twin, function):
+    """`function` with the derivative of `twin`, which has the same values."""
     whole = jax.custom_jvp(function)
 
     # For a backward pass, JAX before 0.10 needs a loop that `jvp` itself has
     # differentiated: it does not transpose a loop over tangents written by hand.
     @jax.jit
     def derivative(primals, tangents):
-        return jax.jvp(differentiated, primals, tangents)[1]
+        return jax.jvp(twin, primals, tangents)[1]
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -75,17 +75,17 @@ def _differentiated(function, differentiated):
     return whole
 
 
-# For the backward pass a block keeps only its arguments, and is computed again.
+# In both functions a block keeps only its arguments, and is computed again.
 @functools.cache
 def in_row_blocks(function, differentiated, number):
     if number == 1:
-        return _differentiated(function, jax.checkpoint(differentiated))
+        return _with_derivative_of(jax.checkpoint(differentiated), function)
 
     def blocks(z, *parameters):
         block = jax.checkpoint(lambda rows: differentiated(rows, *parameters))
         return jax.lax.map(block, cut_rows(z, number)).reshape(z.shape)
 
-    return _differentiated(function, blocks)
+    return _with_derivative_of(blocks, function)
 
 
 @functools.cache
@@ -95,4 +95,4 @@ def in_channel_blocks(function, number):
         cut = cut_channels(number, *arguments)
         return join_channels(jax.lax.map(block, cut), arguments[0].shape)
 
-    return _differentiated(function, blocks)
+    return _with_derivative_of(blocks, function)
