@@ -3,38 +3,13 @@
 import re
 
 import keras
-import numpy as np
 
 from keras_sawtooth.cloning import has_graph
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import made_by
 from keras_sawtooth.swap_graph import layers_in_front
-
-# Nonlinear activations that act on every channel by itself. Those whose range is a
-# promise to what follows (sigmoid, softplus, exponential, ...) are left alone: they
-# end in probabilities, gates and rates.
-POINTWISE = (
-    keras.activations.celu,
-    keras.activations.elu,
-    keras.activations.gelu,
-    keras.activations.hard_shrink,
-    keras.activations.hard_silu,
-    keras.activations.hard_tanh,
-    keras.activations.leaky_relu,
-    keras.activations.mish,
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.selu,
-    keras.activations.silu,
-    keras.activations.soft_shrink,
-    keras.activations.softsign,
-    keras.activations.tanh,
-    keras.activations.tanh_shrink,
-)
-
-# They have no variables, and no name of their own among the activations.
-POINTWISE_LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
-ACTIVATION_LAYERS = (keras.layers.Activation, *POINTWISE_LAYERS)
+from keras_sawtooth.swap_pointwise import is_activation_layer
+from keras_sawtooth.swap_pointwise import is_pointwise
 
 # What they compute has the range of what they read, but for a factor.
 RESHAPING = (
@@ -46,55 +21,6 @@ RESHAPING = (
     keras.layers.Rescaling,
     keras.layers.Reshape,
 )
-
-# Two rows, so that a function that looks along an axis does not pass by chance.
-_POINTS = np.linspace(-4, 4, 34, dtype="float32").reshape(2, 17)
-
-
-def is_pointwise(activation):
-    """Whether an activation is nonlinear, pointwise, and not bound to its range.
-
-    Libraries bring functions of their own, such as `keras.ops.silu` or an
-    approximate GELU: a function counts if it has the values of a known one.
-
-    Args:
-        activation: callable or `None`.
-
-    Returns:
-        bool.
-
-    Example:
-
-    >>> [is_pointwise(f) for f in (keras.ops.silu, keras.activations.sigmoid)]
-    [True, False]
-    """
-    if activation in POINTWISE or type(activation) in POINTWISE_LAYERS:
-        return True
-    if (
-        activation is None
-        or isinstance(activation, keras.layers.Layer)
-        or activation is keras.activations.linear
-    ):
-        return False
-    try:
-        values = _values(activation)
-    except Exception:
-        # It takes something else than one array of any shape.
-        return False
-    return values.shape == _POINTS.shape and any(
-        np.allclose(values, known, atol=1e-5) for known in _known_values()
-    )
-
-
-def _values(activation):
-    return keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(_POINTS)))
-
-
-def _known_values():
-    yield from (_values(activation) for activation in POINTWISE)
-    yield _values(lambda x: keras.activations.gelu(x, approximate=True))
-    # The "quick GELU" of CLIP.
-    yield _values(lambda x: x * keras.ops.sigmoid(1.702 * x))
 
 
 def choose_layers(model, kinds, where):
@@ -127,7 +53,7 @@ def choose_layers(model, kinds, where):
     for layer in layers:
         # Whose channels it is about.
         sources = [layer]
-        if _is_activation(layer) and id(layer) not in given:
+        if is_activation_layer(layer) and id(layer) not in given:
             sources, reason = _owners(layer, in_front, kinds)
             if reason:
                 left.append((layer, reason))
@@ -159,11 +85,6 @@ def choose_layers(model, kinds, where):
             + (", ..." if len(layers) > 20 else ".")
         )
     return found, left
-
-
-def _is_activation(layer):
-    of_any = type(layer) is keras.layers.Activation and is_pointwise(layer.activation)
-    return of_any or type(layer) in POINTWISE_LAYERS
 
 
 def _owners(layer, in_front, kinds):
