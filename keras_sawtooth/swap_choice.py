@@ -7,6 +7,7 @@ import keras
 from keras_sawtooth.cloning import has_graph
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import made_by
+from keras_sawtooth.swap_graph import functions_in_graphs
 from keras_sawtooth.swap_graph import layers_in_front
 from keras_sawtooth.swap_pointwise import is_activation_layer
 from keras_sawtooth.swap_pointwise import is_pointwise
@@ -72,6 +73,9 @@ def choose_layers(model, kinds, where):
         for source in sources:
             _check_channels(source, layer)
         found.append(layer)
+    for function in functions_in_graphs(model):
+        if any(in_front[id(function)]) and is_pointwise(function):
+            left.append((function, "a function of a tensor, not a layer"))
     if not found:
         names = _names(kinds)
         raise ValueError(

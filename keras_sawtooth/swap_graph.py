@@ -49,6 +49,16 @@ def layers_in_front(model, kinds):
     return found
 
 
+def functions_in_graphs(model):
+    """The functions of tensors, such as `keras.ops.relu(x)`, in the same graphs."""
+    return [
+        operation
+        for graph in _graphs(model)
+        for operation in {id(x): x for x, _ in _calls(graph)}.values()
+        if not isinstance(operation, layers.Layer)
+    ]
+
+
 def _graphs(model):
     """A model and the models that are layers of it, but none in the code of a class."""
     models, seen = [model], set()

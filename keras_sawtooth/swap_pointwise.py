@@ -25,8 +25,13 @@ POINTWISE = (
     keras.activations.tanh_shrink,
 )
 
-# They have no variables, and no name of their own among the activations.
-POINTWISE_LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
+# They have no name of their own among the activations.
+POINTWISE_LAYERS = (
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+)
 ACTIVATION_LAYERS = (keras.layers.Activation, *POINTWISE_LAYERS)
 
 # Two rows, so that a function that looks along an axis does not pass by chance.

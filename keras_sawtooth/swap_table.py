@@ -19,7 +19,8 @@ def replacement_table(replaced, left):
         counts = f"{old.count_params():,} -> {new.count_params():,}"
         rows.append((_path(old), _was(old), _is(new, replaced), counts))
     for layer, reason in left:
-        counts = f"{layer.count_params():,}"
+        # Functions of tensors have no parameters.
+        counts = f"{layer.count_params() if hasattr(layer, 'count_params') else 0:,}"
         rows.append((_path(layer), _was(layer), f"left alone: {reason}", counts))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = []
@@ -30,8 +31,8 @@ def replacement_table(replaced, left):
 
 
 def _path(layer):
-    # Layers without variables may have none.
-    return layer.path or layer.name
+    # Layers without variables may have none, and functions of tensors have none.
+    return getattr(layer, "path", None) or layer.name
 
 
 def _was(layer):

@@ -29,9 +29,11 @@ def carry_weights(old, new, chosen, regions):
         ValueError: if the two differ in anything else. Nothing is changed then.
     """
     sources = flatten_layers(old)
-    # What was replaced may have been a layer, too, such as `ReLU()`.
-    gone = [getattr(x, "activation", None) for x in sources if id(x) in chosen]
-    sources = [x for x in sources if not any(x is y for y in gone)]
+    gone = _activation_layers([x for x in sources if id(x) in chosen])
+    gone_weights = _ids_of_weights(gone)
+    # One that was the `activation` of a layer has no counterpart.
+    gone = {id(x) for x in gone} - chosen
+    sources = [x for x in sources if id(x) not in gone]
     targets, added = [], []
     for layer in flatten_layers(new):
         # The layer that holds it, and its counterpart, are in the lists by now.
@@ -46,8 +48,8 @@ def carry_weights(old, new, chosen, regions):
     pairs = list(zip(sources, targets, strict=True))
 
     added += [b for a, b in pairs if id(a) in chosen and type(b) is RegionConstraint]
-    added = {id(weight) for layer in added for weight in layer.weights}
-    sources = old.weights
+    added = _ids_of_weights(added)
+    sources = [weight for weight in old.weights if id(weight) not in gone_weights]
     targets = [weight for weight in new.weights if id(weight) not in added]
     _check_equal(old, *([_shape(x) for x in weights] for weights in (sources, targets)))
     for source, target in zip(sources, targets, strict=True):
@@ -92,11 +94,13 @@ def check_copy(model, result, replaced, rewriter):
                 f"out: `where=lambda layer: layer.name != {old.name!r}`."
             )
         added.append(region)
-    added = {id(weight) for region in added for weight in region.weights}
+    added = _ids_of_weights(added)
     found = len([weight for weight in result.weights if id(weight) not in added])
-    if found != len(model.weights):
+    gone = _ids_of_weights(_activation_layers([old for old, _ in replaced]))
+    kept = len([weight for weight in model.weights if id(weight) not in gone])
+    if found != kept:
         raise ValueError(
-            f"{model.name!r} has {len(model.weights)} weights, but its copy would have "
+            f"{model.name!r} has {kept} weights, but its copy would have "
             f"{found} for them. Weights that several layers share, such as tied "
             "embeddings, are not shared in a copy of a functional model, and layers "
             "outside of its graph are lost. Replace the layers of a part of it."
@@ -110,6 +114,21 @@ def region_of(layer):
     if isinstance(layer, RegionConstraint):
         return layer
     return layer.region_constraint if _is_sawtooth(layer) else layer.activation
+
+
+def _activation_layers(chosen):
+    """The layers that were the activations of replaced layers, or inside of them."""
+    activations = [x if type(x) in ACTIVATION_LAYERS else x.activation for x in chosen]
+    return [
+        inner
+        for x in activations
+        if isinstance(x, keras.layers.Layer)
+        for inner in flatten_layers(x)
+    ]
+
+
+def _ids_of_weights(layers):
+    return {id(weight) for layer in layers for weight in layer.weights}
 
 
 def _check_call(model, result, entered):

@@ -53,6 +53,46 @@ def test_a_layer_and_its_activation(between, activation):
     np.testing.assert_allclose(call(copy, x), call(linear, x), atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_learned_slopes_are_dropped(given):
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(5, 3, name="conv")(inputs)
+    x = layers.Flatten()(layers.PReLU(shared_axes=(1, 2), name="bend")(x))
+    slopes = layers.PReLU()
+    hidden = [layers.Dense(4, slopes)] if given else [layers.Dense(4), slopes]
+    for layer in hidden:
+        x = layer(x)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    model.compile(keras.optimizers.AdamW(), "mse")
+    images = RNG.normal(size=(2, 4, 4, 3)).astype("float32")
+    # Keras builds the activation of a layer when that is called on data.
+    call(model, images)
+    kinds = (layers.Dense, layers.Conv2D)
+    copy = ks.replace_dense(model, depth=2, kinds=kinds, **IDENTITY)
+    assert len(copy.weights) == len(model.weights) - 2 + 2 * 4
+    assert not [v.path for v in copy.weights if "alpha" in v.path]
+    # With slopes of 1 it is linear, as the copy is.
+    for layer in (model.get_layer("bend"), slopes):
+        layer.set_weights([np.ones_like(w) for w in layer.get_weights()])
+    np.testing.assert_allclose(call(copy, images), call(model, images), atol=1e-6)
+    copy.fit(images, np.ones((2, 1)), verbose=0)
+
+
+def test_functions_of_tensors_are_named(capsys):
+    inputs = keras.Input((3,))
+    x = keras.ops.tanh(keras.activations.relu(layers.Dense(4)(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    reason = "left alone: a function of a tensor, not a layer"
+    with pytest.raises(ValueError, match=f"'re_lu.*' is {reason}") as error:
+        ks.replace_dense(model)
+    # It is behind the other one, not behind the dense layer.
+    assert "tanh" not in str(error.value)
+    x = layers.Dense(5, "relu")(x)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    ks.replace_dense(model, verbose=1)
+    assert re.search(f"re_lu.* ReLU +{reason} +0", capsys.readouterr().out)
+
+
 def test_model_that_was_made_layer_by_layer():
     # Keras calls the first layers again with every layer that is added.
     model = keras.Sequential([keras.Input((3,))])

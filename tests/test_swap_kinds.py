@@ -125,7 +125,7 @@ def test_activation_layers_and_functions_of_others():
     model = keras.Sequential([keras.Input((3,)), *hidden])
     copy = ks.replace_dense(model)
     replaced = [x.name for x in copy.layers if type(x) is ks.SawtoothDense]
-    assert replaced == ["layer", "operation", "approximate"]
+    assert replaced == ["layer", "operation", "approximate", "parametric"]
 
 
 @keras.saving.register_keras_serializable(package="test_swap_kinds")
