@@ -84,7 +84,10 @@ def _operator(*arguments):
 
 
 def triangle(w, peak):
-    # `torch.compile` makes far better loops of this than of `where`. At the
-    # peak `clamp` has the derivative of the left side, unlike `minimum`.
-    rising = torch.clamp(w, max=peak)
+    # `torch.compile` makes far better loops of this than of `where`. At the peak the
+    # derivative is that of the left side. From torch 2.14 on `clamp` has half of it
+    # where its arguments are equal: so for the derivative it ends just behind the peak.
+    end = peak * (1 + torch.finfo(peak.dtype).eps)
+    rising = torch.clamp(w, max=end)
+    rising = rising - torch.relu(rising - peak).detach()
     return rising * (1 / peak) - torch.relu(w - peak) * (1 / (1 - peak))
