@@ -37,7 +37,8 @@ def read(store, layer):
     for name in store.keys():
         try:
             value = np.asarray(store[name])
-            numbers = value.astype("float64")
+            # Not of complex numbers, of which NumPy would drop a part with a warning.
+            numbers = value.astype("float64", casting="same_kind")
         except Exception as error:
             raise ValueError(
                 f"The file is damaged: variable {name!r} of layer {layer!r} cannot "

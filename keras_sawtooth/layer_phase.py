@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import current
 
 
 def release(layer):
@@ -60,7 +61,8 @@ def add_relu_variables(layer):
 
     def initializer(field):
         def initial_value(shape, dtype=None):
-            blocks = relu_network.relu_blocks(
+            # JAX would compile every operation by itself, which takes seconds.
+            blocks = current.compiled(relu_network.relu_blocks)(
                 *layer._peaks_and_scales(peak_logits, amplitude)
             )
             return ops.cast(getattr(blocks, field) / layer._relu_unit(field), dtype)

@@ -5,6 +5,7 @@ count they take fresh zeros for tiny gradients, and their first steps are severa
 too long.
 """
 
+import numpy as np
 from keras import ops
 
 from keras_sawtooth.optimizer_state import slot_value
@@ -47,9 +48,9 @@ def starting_velocities(optimizer, layer, gone, fresh):
         estimate = largest
         field = variable.name.removeprefix("relu_")
         if field in ReluBlocks._fields:
-            # In logarithms: `exp(decay)` may be more than float32 holds.
-            size = ops.log(neuron_size(field, layer.depth))
-            share = ops.exp(ops.minimum(0.0, decay + 2 * size))
+            # In logarithms: `exp(decay)` may be more than a float holds.
+            size = np.log(neuron_size(field, layer.depth))
+            share = np.exp(np.minimum(0.0, decay + 2 * size))
             estimate = estimate * ops.cast(share, largest.dtype)
         estimate = ops.broadcast_to(estimate, variable.shape)
         velocities.append((variable, ops.copy(estimate)))

@@ -9,6 +9,7 @@
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
+* `compiled(function)`: on JAX `function` as one program, where nothing else is jitted;
 
 and where these say that they are of use
 

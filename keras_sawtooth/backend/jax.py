@@ -15,6 +15,7 @@ from keras_sawtooth.backend.common import triangle_slope
 
 # JAX compiles the derivative of one function once, where nothing else is jitted.
 cached_on_jax = functools.cache
+compiled = functools.cache(jax.jit)
 
 
 def xla_on_cpu():

@@ -14,6 +14,10 @@ def cached_on_jax(make):
     return make
 
 
+def compiled(function):
+    return function
+
+
 def xla_on_cpu():
     # There is no public way to know whether `jit_compile` is on.
     from tensorflow.python.ops import control_flow_util

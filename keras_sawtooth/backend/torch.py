@@ -15,6 +15,10 @@ def cached_on_jax(make):
     return make
 
 
+def compiled(function):
+    return function
+
+
 def xla_on_cpu():
     # By XLA: `torch.compile` makes all sums in one loop.
     return False
