@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_sawtooth import checked_store
 from keras_sawtooth.arguments import check_boolean
+from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.model_phase import refresh_torch_parameters
 from keras_sawtooth.region_constraint import RegionConstraint
 
@@ -99,12 +100,9 @@ class SawtoothDense(keras.layers.Dense):
                 "activation: a function with `2 ** depth` pieces takes its place. "
                 f"Received: depth={depth!r}"
             )
-        if isinstance(units, bool):
-            raise ValueError(
-                f"`units` must be a positive integer. Received: units={units!r}"
-            )
         super().__init__(
-            units,
+            # Not every supported version of Keras checks it.
+            check_integer("units", units, 1),
             activation=activation,
             use_bias=use_bias,
             kernel_initializer=kernel_initializer,

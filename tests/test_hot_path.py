@@ -121,7 +121,7 @@ def test_values_and_gradients(phase, depth, blocks):
 
 @pytest.mark.parametrize("blocks", ["in blocks"], indirect=True)
 @each_kind
-@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (2, 3, 2, 4)])
+@pytest.mark.parametrize("shape", [(0, 4), (2, 3, 2, 4)])
 def test_any_shape_of_input(phase, depth, shape, blocks):
     arrays, fast, plain = example(phase, depth, shape)
     assert_same(arrays, fast, plain)

@@ -513,8 +513,8 @@ def test_steps_of_free_scales_do_not_make_deep_tails_steep():
 
 
 @pytest.mark.parametrize("tails", ["free", "line"])
-@pytest.mark.parametrize("domain", [(-1, 1), (0.1, 0.7), (0, 255), (-0.3, 0.9)])
-@pytest.mark.parametrize("depth", [1, 3, 5])
+@pytest.mark.parametrize("domain", [(-1, 1), (0.1, 0.7), (0, 255)])
+@pytest.mark.parametrize("depth", [1, 4])
 def test_derivative_at_the_ends_of_the_domain_is_that_of_the_outside(
     depth, domain, tails
 ):

@@ -145,7 +145,7 @@ def test_bad_arguments_are_quoted(name, value):
 
 @pytest.mark.parametrize("units", [0, -1, True, 2.0, "3", None])
 def test_bad_units_are_quoted(units):
-    with pytest.raises(ValueError, match=re.escape(f"units={units}")):
+    with pytest.raises(ValueError, match=re.escape(f"units={units!r}")):
         ks.SawtoothDense(units)
 
 
