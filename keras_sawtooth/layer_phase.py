@@ -61,7 +61,7 @@ def add_relu_variables(layer):
 
     def initializer(field):
         def initial_value(shape, dtype=None):
-            # JAX would compile every operation by itself, which takes seconds.
+            # JAX would compile every operation by itself.
             blocks = current.compiled(relu_network.relu_blocks)(
                 *layer._peaks_and_scales(peak_logits, amplitude)
             )

@@ -6,7 +6,6 @@ has a network of its own.
 
 from collections import namedtuple
 
-import numpy as np
 from keras import ops
 
 from keras_sawtooth import sawtooth
@@ -39,11 +38,11 @@ def neuron_size(field, depth):
         depth: int. Number of hidden layers.
 
     Returns:
-        float, or for `kernel` and `bias` a NumPy array that broadcasts to them.
+        float, or for `kernel` and `bias` a tensor that broadcasts to them.
 
     Example:
 
-    >>> neuron_size("bias", depth=3).ravel().tolist()
+    >>> [float(size) for size in ops.ravel(neuron_size("bias", depth=3))]
     [0.25, 0.0625]
     """
     if field == "output_kernel":
@@ -52,7 +51,9 @@ def neuron_size(field, depth):
         return 1.0
     first, axes = (1, 3) if field == "bias" else (0, 4)
     sizes = [0.25 ** (first + i) for i in range(depth - 1)]
-    return np.reshape(np.array(sizes, "float32"), (-1, *[1] * (axes - 1)))
+    # No NumPy array, at which `torch.compile` would cut a model in two.
+    sizes = ops.convert_to_tensor(sizes, "float32")
+    return ops.reshape(sizes, (-1, *[1] * (axes - 1)))
 
 
 def relu_blocks(peaks, scales):

@@ -49,7 +49,7 @@ def starting_velocities(optimizer, layer, gone, fresh):
         field = variable.name.removeprefix("relu_")
         if field in ReluBlocks._fields:
             # In logarithms: `exp(decay)` may be more than a float holds.
-            size = np.log(neuron_size(field, layer.depth))
+            size = np.log(ops.convert_to_numpy(neuron_size(field, layer.depth)))
             share = np.exp(np.minimum(0.0, decay + 2 * size))
             estimate = estimate * ops.cast(share, largest.dtype)
         estimate = ops.broadcast_to(estimate, variable.shape)

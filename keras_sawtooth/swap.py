@@ -18,6 +18,7 @@ from keras_sawtooth.swap_rewriter import Rewriter
 from keras_sawtooth.swap_table import replacement_table
 from keras_sawtooth.swap_weights import carry_weights
 from keras_sawtooth.swap_weights import check_copy
+from keras_sawtooth.swap_weights import same_variables
 
 
 def replace_dense(
@@ -166,9 +167,7 @@ def _compile_like(model, copy, pairs):
         # Those of an outer layer may not line up, as activations were added inside of
         # it. Those of the layers inside do, and come later.
         counterparts = {
-            id(a): (a, b)
-            for old, new in pairs
-            for a, b in zip(old.weights, new.weights, strict=False)
+            id(a): (a, b) for old, new in pairs for a, b in same_variables(old, new)
         }.values()
         # A `MultiOptimizer` with a function has no others before it is built.
         with contextlib.suppress(ValueError):

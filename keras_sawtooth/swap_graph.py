@@ -51,12 +51,8 @@ def layers_in_front(model, kinds):
 
 def functions_in_graphs(model):
     """The functions of tensors, such as `keras.ops.relu(x)`, in the same graphs."""
-    return [
-        operation
-        for graph in _graphs(model)
-        for operation in {id(x): x for x, _ in _calls(graph)}.values()
-        if not isinstance(operation, layers.Layer)
-    ]
+    found = {id(x): x for graph in _graphs(model) for x, _ in _calls(graph)}
+    return [x for x in found.values() if not isinstance(x, layers.Layer)]
 
 
 def _graphs(model):

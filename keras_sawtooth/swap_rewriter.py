@@ -50,13 +50,14 @@ class Rewriter:
             return self._replacement(layer)
         with _explained(layer):
             config = layer.get_config()
-        rewritten = self._holds_chosen(layer)
+        rewritten = self.holds_chosen(layer)
         if rewritten:
             config = self._rewritten(layer, config)
         with _explained(layer, rewritten):
             return type(layer).from_config(config)
 
-    def _holds_chosen(self, layer):
+    def holds_chosen(self, layer):
+        """Whether a layer is, or holds, one of the chosen layers."""
         return isinstance(layer, keras.layers.Layer) and any(
             id(x) in self.chosen for x in flatten_layers(layer)
         )
@@ -119,7 +120,7 @@ class Rewriter:
             return value
         found = self._described_by(layer, value)
         self._described.update(id(x) for x in found)
-        if not any(self._holds_chosen(x) for x in found):
+        if not any(self.holds_chosen(x) for x in found):
             return {k: self._rewritten_value(layer, x) for k, x in value.items()}
         chosen = [id(x) in self.chosen for x in found]
         if any(chosen):
@@ -163,11 +164,19 @@ class Rewriter:
         return [
             x
             for x in flatten_layers(layer)
-            if getattr(x, "activation", None) is activation
+            if self._is_described(getattr(x, "activation", None), activation, value)
             and id(x) not in self._described
             # Others pass it on to those they hold.
-            and (id(x) in self.chosen or not self._holds_chosen(x))
+            and (id(x) in self.chosen or not self.holds_chosen(x))
         ]
+
+    def _is_described(self, activation, found, value):
+        """Whether the entry `value`, of which `found` can be made, is this one."""
+        if not isinstance(activation, keras.layers.Layer) or found is activation:
+            return found is activation
+        # From an entry, Keras makes another layer.
+        config = self._serialized_config(activation)
+        return isinstance(value, dict) and value.get("config") == config is not None
 
     def _check_shared(self, layer, entry, users):
         what = f"the argument {entry!r} of layer {layer.name!r}"

@@ -97,6 +97,9 @@ def check_copy(model, result, replaced, rewriter):
     added = _ids_of_weights(added)
     found = len([weight for weight in result.weights if id(weight) not in added])
     gone = _ids_of_weights(_activation_layers([old for old, _ in replaced]))
+    # A layer that is kept may use the same activation.
+    others = [x for x in flatten_layers(model) if not rewriter.holds_chosen(x)]
+    gone -= _ids_of_weights(_flattened(getattr(x, "activation", None) for x in others))
     kept = len([weight for weight in model.weights if id(weight) not in gone])
     if found != kept:
         raise ValueError(
@@ -116,9 +119,20 @@ def region_of(layer):
     return layer.region_constraint if _is_sawtooth(layer) else layer.activation
 
 
+def same_variables(old, new):
+    """Pairs of the variables that a layer and its counterpart have in common."""
+    pairs = zip(old.weights, new.weights, strict=False)
+    return [(a, b) for a, b in pairs if _shape(a) == _shape(b)]
+
+
 def _activation_layers(chosen):
     """The layers that were the activations of replaced layers, or inside of them."""
-    activations = [x if type(x) in ACTIVATION_LAYERS else x.activation for x in chosen]
+    return _flattened(
+        x if type(x) in ACTIVATION_LAYERS else x.activation for x in chosen
+    )
+
+
+def _flattened(activations):
     return [
         inner
         for x in activations

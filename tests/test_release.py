@@ -359,6 +359,21 @@ def test_release_under_torch_compile():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.compile")
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_layer_is_one_graph_for_torch_compile(depth):
+    import torch
+
+    layer = ks.SawtoothDense(4, depth=depth)
+    x = torch.linspace(-2, 2, 24).reshape(8, 3)
+    layer(x)
+    for _ in range(2):
+        whole = torch.compile(lambda x: layer(x), fullgraph=True, backend="eager")
+        torch.testing.assert_close(whole(x), layer(x))
+        if layer.constrained:
+            layer.release()
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="for torch only")
 def test_torch_lists_the_released_parameters():
     """`zero_grad` sees listed parameters only: others would add gradients up."""

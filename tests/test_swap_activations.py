@@ -78,6 +78,57 @@ def test_learned_slopes_are_dropped(given):
     copy.fit(images, np.ones((2, 1)), verbose=0)
 
 
+def test_learned_slopes_that_another_layer_uses_stay():
+    slopes = layers.PReLU()
+    hidden = [layers.Dense(4, slopes, name=name) for name in "ab"]
+    model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+    call(model, np.ones((1, 3), "float32"))
+    slopes.set_weights([np.full(4, 0.25)])
+    copy = ks.replace_dense(model, where=lambda layer: layer.name == "a")
+    assert type(copy.get_layer("a")) is ks.SawtoothDense
+    (alpha,) = copy.get_layer("b").activation.get_weights()
+    np.testing.assert_array_equal(alpha, 0.25)
+
+
+def test_no_variable_inherits_that_a_slope_does_not_decay():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.PReLU()])
+    model.add(layers.Dense(1))
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_list=model.layers[1].trainable_variables)
+    model.compile(optimizer, "mse")
+    copy = ks.replace_dense(model)
+    assert all(copy.optimizer._use_weight_decay(v) for v in copy.trainable_variables)
+
+
+@pytest.mark.parametrize("activation", [layers.PReLU, layers.ReLU])
+def test_a_layer_in_the_configuration_of_a_class(activation):
+    hidden = [Holder(activation()), layers.Dense(4, "relu")]
+    model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
+    call(model, np.ones((1, 3), "float32"))
+    copy = ks.replace_dense(model, depth=2)
+    assert type(copy.layers[0].hidden.activation) is ks.RegionConstraint
+    assert type(copy.layers[1]) is ks.SawtoothDense
+    assert len(copy.weights) == 6 + 2 * 4
+
+
+@keras.saving.register_keras_serializable(package="test_swap_activations")
+class Holder(layers.Layer):
+    def __init__(self, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+        self.hidden = layers.Dense(4, self.activation)
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+
+    def call(self, inputs):
+        return self.hidden(inputs)
+
+    def get_config(self):
+        activation = keras.saving.serialize_keras_object(self.activation)
+        return {**super().get_config(), "activation": activation}
+
+
 def test_functions_of_tensors_are_named(capsys):
     inputs = keras.Input((3,))
     x = keras.ops.tanh(keras.activations.relu(layers.Dense(4)(inputs)))
