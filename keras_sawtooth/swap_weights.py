@@ -103,7 +103,7 @@ def check_copy(model, result, replaced, rewriter):
     kept = len([weight for weight in model.weights if id(weight) not in gone])
     if found != kept:
         raise ValueError(
-            f"{model.name!r} has {kept} weights, but its copy would have "
+            f"{model.name!r} has {kept} weights to be kept, but its copy would have "
             f"{found} for them. Weights that several layers share, such as tied "
             "embeddings, are not shared in a copy of a functional model, and layers "
             "outside of its graph are lost. Replace the layers of a part of it."

@@ -128,6 +128,8 @@ WRONG = {
 }
 
 
+# As outside of these tests, where NumPy warns of what it drops and goes on.
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
 @each_variable
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_variable(wrong, phase, group, name, tmp_path):
