@@ -14,8 +14,9 @@ from exports import code_by_heading
 import keras_sawtooth as ks
 
 ROOT = Path(__file__).parents[1]
+BACKEND = keras.backend.backend()
 on_one_backend = pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="not about backends; XLA takes minutes"
+    BACKEND != "torch", reason="not about backends; XLA takes minutes"
 )
 
 
@@ -59,7 +60,7 @@ def test_demo(tmp_path):
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "torch" and not find_spec("onnxruntime"),
+    BACKEND != "torch" and not find_spec("onnxruntime"),
     reason="its end needs onnxruntime, which tox' `hub` has",
 )
 def test_from_an_ordinary_classifier_to_onnx(tmp_path):
@@ -83,7 +84,7 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="measures JAX alone")
+@pytest.mark.skipif(BACKEND != "jax", reason="measures JAX alone")
 def test_gpu_section_of_the_speed_benchmark(tmp_path):
     """Without a GPU: the section is told that there is one."""
     program = tmp_path / "program.py"
@@ -139,14 +140,21 @@ def test_tables_that_had_no_part_in_the_choices(tmp_path, monkeypatch):
     assert make_tables.wing_weight(*wing) == pytest.approx(233.90840542)
 
 
-@pytest.mark.long
-def test_speed_benchmark(tmp_path):
-    backend = keras.backend.backend()
+@pytest.mark.parametrize(
+    "backend",
+    # Only JAX has all sections.
+    [
+        pytest.param(BACKEND, marks=[] if BACKEND == "jax" else pytest.mark.long),
+    ],
+)
+def test_speed_benchmark(backend, tmp_path):
     output = run(
         *("benchmarks/speed.py", "--quick", "--backends", backend),
         *("--output", tmp_path / "speed.json", "--pictures", tmp_path),
     )
-    for section in ("layer", "peers", "startup"):
+    sections = ["layer", "peers", "startup"]
+    sections += ["growth", "vgg", "gpu"] if backend == "jax" else []
+    for section in sections:
         assert f"## {section}, {backend}" in output
     again = run(
         *("benchmarks/speed.py", "--plot-only", "--backends", backend),
