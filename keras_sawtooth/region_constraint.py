@@ -184,8 +184,10 @@ class RegionConstraint(keras.layers.Layer):
         channels = input_shape[-1] if len(input_shape) > 1 else None
         if not channels:
             raise ValueError(
-                "The input must have at least 2 axes, and the last one a known "
-                f"size of at least 1. Received: input_shape={tuple(input_shape)}"
+                f"The input of layer {self.name!r} must have at least 2 axes, and the "
+                "last one, the channels, a known size of at least 1: give it to "
+                "`keras.Input`, or to the layer in front. "
+                f"Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
         with current.init_scope():

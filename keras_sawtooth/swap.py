@@ -92,7 +92,7 @@ def replace_dense(
     """
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
     chosen, left = choose_layers(model, kinds, where)
-    rewriter = Rewriter(chosen, {"depth": depth, **kwargs})
+    rewriter = Rewriter(model, chosen, {"depth": depth, **kwargs})
     with variable_scope(model), uncompiled(model):
         result, copies = _copy(model, rewriter)
     hidden = [x for x in chosen if id(x) not in rewriter.done]

@@ -24,6 +24,7 @@ class Rewriter:
     such as `activation` that ends as theirs.
 
     Args:
+        model: the model that the layers are parts of.
         chosen: list of the layers that are replaced, or whose activation is.
         arguments: dict, the arguments of `SawtoothDense`, `depth` among them.
 
@@ -34,7 +35,8 @@ class Rewriter:
         entered: list of the names of layers of which an argument was replaced.
     """
 
-    def __init__(self, chosen, arguments):
+    def __init__(self, model, chosen, arguments):
+        self._names = {layer.name for layer in flatten_layers(model)}
         self.chosen = {id(layer) for layer in chosen}
         self.arguments = arguments
         self.done = set()
@@ -91,6 +93,8 @@ class Rewriter:
     def _region(self, owner, entry, user):
         # Unique in the model, and the same when a file is loaded.
         name = f"{owner.path or owner.name}/{entry}".replace("/", "_")
+        while name in self._names:
+            name += "_region"
         region = self._make_region(user, name)
         # At once: layers may compute the shape of their output without calling their
         # activation, which would then have no variables that could be saved.

@@ -576,8 +576,9 @@ def test_domains_that_float32_cannot_divide_by_are_refused(domain, word):
 
 @pytest.mark.parametrize("shape", [(3,), (None, None), (None, 0)])
 def test_shapes_without_channels_are_refused(shape):
-    with pytest.raises(ValueError, match=re.escape(f"input_shape={shape}")):
-        ks.RegionConstraint().build(shape)
+    message = f"layer 'waves' .*{re.escape(f'input_shape={shape}')}"
+    with pytest.raises(ValueError, match=message):
+        ks.RegionConstraint(name="waves").build(shape)
 
 
 def test_quantized_policies_are_refused():

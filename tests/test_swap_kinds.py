@@ -110,6 +110,20 @@ def test_training_through_the_release():
     assert np.any(copy.layers[0].get_weights()[0] != before)
 
 
+def test_a_layer_that_has_the_name_of_an_activation(tmp_path):
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(2, 2, activation="relu", name="first")(inputs)
+    x = layers.Conv2D(3, 2, activation="relu", name="first_activation")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Identity()(x)))
+    copy = ks.replace_dense(model, kinds=(layers.Conv2D,))
+    names = [layer.activation.name for layer in copy.layers[1:3]]
+    assert names == ["first_activation_region", "first_activation_activation"]
+    x = RNG.normal(size=(2, 4, 4, 3)).astype("float32")
+    copy.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(call(loaded, x), call(copy, x))
+
+
 def test_activation_layers_and_functions_of_others():
     hidden = [
         layers.Dense(2, activation=activation, name=name)
