@@ -39,6 +39,20 @@ def built_in_presets():
     return presets
 
 
+def check_directory(argument, directory):
+    """Refuse to save, to the value of an argument, what `locate` would not find."""
+    if not isinstance(directory, str | os.PathLike) or "://" in str(directory):
+        raise ValueError(
+            f"`{argument}` must be a local path. To share a preset, save it and upload "
+            f"the directory. Received: {argument}={directory!r}"
+        )
+    if isinstance(directory, str) and directory in built_in_presets():
+        raise ValueError(
+            "This is the name of a built-in preset, and `from_preset` would load that "
+            f"one. Choose another name. Received: {argument}={directory!r}"
+        )
+
+
 def locate(handle, optional=()):
     """Where the files of a preset are.
 

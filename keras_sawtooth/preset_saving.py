@@ -17,7 +17,7 @@ from keras_sawtooth.preset_files import METADATA
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
-from keras_sawtooth.preset_handles import built_in_presets
+from keras_sawtooth.preset_handles import check_directory
 from keras_sawtooth.preset_loading import load_preset
 from keras_sawtooth.preset_size import leaving_no_trace
 from keras_sawtooth.version import __version__
@@ -91,16 +91,7 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
 
 def check_target(directory, overwrite):
     """Refuse a directory whose files a preset would destroy."""
-    if not isinstance(directory, str | os.PathLike) or "://" in str(directory):
-        raise ValueError(
-            "`directory` must be a local path. To share a preset, save it and upload "
-            f"the directory. Received: directory={directory!r}"
-        )
-    if isinstance(directory, str) and directory in built_in_presets():
-        raise ValueError(
-            "This is the name of a built-in preset, and `from_preset` would load that "
-            f"one. Choose another name. Received: directory={directory!r}"
-        )
+    check_directory("directory", directory)
     path = pathlib.Path(directory)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise FileExistsError(

@@ -1,5 +1,6 @@
 """Backbone and tasks for KerasHub, as its users load, train, save and share them."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -497,6 +498,19 @@ def test_presets_of_a_class(tmp_path, monkeypatch):
     assert_same(model, SawtoothBackbone.from_preset("sawtooth_hub"))
     with pytest.raises(ValueError, match="'Sequential', which is not a backbone"):
         SawtoothBackbone.from_preset("sawtooth_plain")
+
+
+@pytest.mark.parametrize(
+    "directory, message", [("hf://a/b", "local path"), ("sawtooth_tanh", "built-in")]
+)
+def test_only_what_can_be_loaded_again_is_saved(directory, message, tmp_path):
+    for model in (backbone(), SawtoothRegressor(backbone(), 1)):
+        with (
+            contextlib.chdir(tmp_path),
+            pytest.raises(ValueError, match=f"{message}.*preset_dir={directory!r}"),
+        ):
+            model.save_to_preset(directory)
+        assert not os.listdir(tmp_path)
 
 
 def test_models_of_keras_hub_save_themselves(tmp_path):

@@ -13,6 +13,7 @@ from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import refuse_older_task
 from keras_sawtooth.preset_files import errors_naming
+from keras_sawtooth.preset_handles import check_directory
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # A preset may ask for any number, and every layer takes a moment.
@@ -204,7 +205,9 @@ class SawtoothBackbone(keras_hub.models.Backbone):
 
         Raises:
             FileExistsError: if there is the preset of a task already.
+            ValueError: if it is no local path, or the name of a built-in preset.
         """
+        check_directory("preset_dir", preset_dir)
         refuse_older_task(preset_dir)
         with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)

@@ -19,6 +19,7 @@ from keras_sawtooth.hub.files import preprocessor_config
 from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_files import errors_naming
+from keras_sawtooth.preset_handles import check_directory
 
 
 class SawtoothTask(keras_hub.models.Task):
@@ -123,8 +124,10 @@ class SawtoothTask(keras_hub.models.Task):
         """Save the task to a preset directory, see KerasHub.
 
         Raises:
-            ValueError: if the preset could not bring back the preprocessor.
+            ValueError: if the preset could not bring back the preprocessor, or
+                `preset_dir` is no local path, or the name of a built-in preset.
         """
+        check_directory("preset_dir", preset_dir)
         preprocessor = preprocessor_config(self.preprocessor)
         with written_whole(preset_dir) as draft:
             super().save_to_preset(str(draft), max_shard_size)
