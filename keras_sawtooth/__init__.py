@@ -12,8 +12,8 @@ from keras_sawtooth.preset_saving import save_to_preset
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.regions import count_linear_regions
 from keras_sawtooth.regions import linear_regions
-from keras_sawtooth.release import release
 from keras_sawtooth.release_constraints import ReleaseConstraints
+from keras_sawtooth.release_model import release
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 from keras_sawtooth.standard_layers import to_standard_layers
 from keras_sawtooth.swap import replace_dense

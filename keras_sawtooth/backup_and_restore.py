@@ -56,14 +56,14 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((1,)), SawtoothDense(4)])
-    >>> model.compile("adam", "mse")
-    >>> x = np.linspace(-1, 1, 64)[:, None]
-    >>> backup = BackupAndRestore(tempfile.mkdtemp(), delete_checkpoint=False)
-    >>> history = model.fit(x, x**2, epochs=2, verbose=0, callbacks=[backup])
-    >>> history = model.fit(x, x**2, epochs=3, verbose=0, callbacks=[backup])
-    >>> history.epoch
-    [0, 1, 2]
+        >>> model = keras.Sequential([keras.Input((1,)), SawtoothDense(4)])
+        >>> model.compile("adam", "mse")
+        >>> x = np.linspace(-1, 1, 64)[:, None]
+        >>> backup = BackupAndRestore(tempfile.mkdtemp(), delete_checkpoint=False)
+        >>> history = model.fit(x, x**2, epochs=2, verbose=0, callbacks=[backup])
+        >>> history = model.fit(x, x**2, epochs=3, verbose=0, callbacks=[backup])
+        >>> history.epoch
+        [0, 1, 2]
     """
 
     def __init__(self, backup_dir, delete_checkpoint=True):
@@ -110,9 +110,6 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 "directions": directions,
             }
         )
-
-    def on_train_batch_end(self, batch, logs=None):
-        pass
 
     def on_train_end(self, logs=None):
         self._prepend_epochs()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import keras
 
+from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -27,20 +28,6 @@ ENDS_IN_ACTIVATION = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
-
-
-def is_graph(layer):
-    """Whether a layer is a Sequential or functional model."""
-    # Keras exports no class for functional models.
-    return isinstance(layer, keras.Sequential) or (
-        isinstance(layer, keras.Model) and hasattr(layer, "operations")
-    )
-
-
-def has_graph(layer):
-    """Whether a layer is a Sequential or functional model with a graph."""
-    # Keras knows none of a Sequential model with a layer that it cannot see through.
-    return is_graph(layer) and hasattr(layer, "outputs")
 
 
 def check_same_call(model, result):

@@ -38,12 +38,12 @@ def layout_map(
 
     Example:
 
-    >>> mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"), ["cpu:0"])
-    >>> layouts = layout_map(mesh)
-    >>> layouts["sequential/sawtooth_dense/kernel"].axes
-    (None, 'model')
-    >>> layouts["sequential/region_constraint/slope"].axes
-    ('model',)
+        >>> mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"), ["cpu:0"])
+        >>> layouts = layout_map(mesh)
+        >>> layouts["sequential/sawtooth_dense/kernel"].axes
+        (None, 'model')
+        >>> layouts["sequential/region_constraint/slope"].axes
+        ('model',)
 
     Reference:
         - [Keras guide](https://keras.io/guides/distribution/), "ModelParallel and

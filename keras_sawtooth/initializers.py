@@ -25,9 +25,9 @@ class RandomSign(keras.initializers.RandomUniform):
 
     Example:
 
-    >>> values = RandomSign(0.5, seed=0)(shape=(100,))
-    >>> sorted(set(float(v) for v in values))
-    [-0.5, 0.5]
+        >>> values = RandomSign(0.5, seed=0)(shape=(100,))
+        >>> sorted(set(float(v) for v in values))
+        [-0.5, 0.5]
     """
 
     def __init__(self, value=1.0, seed=None):
@@ -64,9 +64,9 @@ class RandomPeaks(keras.initializers.RandomNormal):
 
     Example:
 
-    >>> logits = RandomPeaks((0.5, 0.8), stddev=0.0)(shape=(4, 1))
-    >>> [round(float(a), 2) for a in keras.ops.sigmoid(logits[:, 0])]
-    [0.5, 0.8, 0.5, 0.5]
+        >>> logits = RandomPeaks((0.5, 0.8), stddev=0.0)(shape=(4, 1))
+        >>> [round(float(a), 2) for a in keras.ops.sigmoid(logits[:, 0])]
+        [0.5, 0.8, 0.5, 0.5]
     """
 
     def __init__(self, peaks=(0.5, 0.85), stddev=0.3, seed=None):

@@ -1,4 +1,4 @@
-"""Layers at any depth of nesting, and the graphs in which they are called."""
+"""Layers at any depth of nesting."""
 
 import keras
 
@@ -32,19 +32,3 @@ def compiled_models(model):
         for layer in flatten_layers(model)
         if isinstance(layer, keras.Model) and layer.compiled
     ]
-
-
-def made_by(tensor):
-    """The operation that a symbolic tensor comes from, and the tensors that it read."""
-    # Keras has no public way to walk the graph of a model.
-    operation, node_index, _ = tensor._keras_history
-    return operation, _read_tensors(operation)[node_index]
-
-
-def read_shapes(layer):
-    """The shape of the first tensor that a layer reads, for each of its calls."""
-    return [tensors[0].shape for tensors in _read_tensors(layer)]
-
-
-def _read_tensors(operation):
-    return [node.input_tensors for node in operation._inbound_nodes]

@@ -22,9 +22,9 @@ class LinearRegions(NamedTuple):
     On `[breakpoints[k], breakpoints[k + 1]]` the function is
     `slopes[k] * z + intercepts[k]`. Call it for values:
 
-    >>> tent = LinearRegions(np.arange(3), np.array([1, -1]), np.array([0, 2]))
-    >>> tent(np.array([0.5, 1.5]))
-    array([0.5, 0.5])
+        >>> tent = LinearRegions(np.arange(3), np.array([1, -1]), np.array([0, 2]))
+        >>> tent(np.array([0.5, 1.5]))
+        array([0.5, 0.5])
     """
 
     breakpoints: np.ndarray

@@ -28,10 +28,10 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
 
     Example:
 
-    >>> layer = RegionConstraint(depth=3)
-    >>> layer.build((None, 4))
-    >>> len(plot_regions(layer, channels=[0, 2]))
-    2
+        >>> layer = RegionConstraint(depth=3)
+        >>> layer.build((None, 4))
+        >>> len(plot_regions(layer, channels=[0, 2]))
+        2
     """
     try:
         import matplotlib.pyplot as plt

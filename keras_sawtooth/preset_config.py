@@ -7,9 +7,7 @@ import sys
 import keras
 
 from keras_sawtooth.preset_allocation import check_allocation
-
-# Levels of brackets. Keras needs several frames of the stack for each.
-MAX_LEVELS = 100
+from keras_sawtooth.preset_files import walk
 
 # Layers that run code from the preset, or load files that it names.
 REFUSED = ("FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper")
@@ -90,26 +88,6 @@ def check_config(config, custom_objects=None):
             _check_entries(value)
             check_allocation(value)
     return objects
-
-
-def walk(config):
-    """All values inside of JSON data, itself included.
-
-    Raises:
-        ValueError: if it is nested too deeply.
-    """
-    level = [config]
-    for _ in range(MAX_LEVELS):
-        yield from level
-        level = [
-            item
-            for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
-            return
-    raise ValueError(f"Its config is nested more than {MAX_LEVELS} levels deep.")
 
 
 def _registered(name, objects):

@@ -5,8 +5,6 @@ import json
 import os
 import pathlib
 
-from keras_sawtooth.preset_config import walk
-
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 METADATA = "metadata.json"
@@ -14,6 +12,8 @@ FILES = (CONFIG, WEIGHTS, METADATA)
 
 # A config describes layers, not their numbers.
 MAX_JSON_BYTES = 16 * 2**20
+# Levels of brackets. Keras needs several frames of the stack for each.
+MAX_LEVELS = 100
 
 
 @contextlib.contextmanager
@@ -65,12 +65,29 @@ def read_json(path):
         raise ValueError(
             f"{path.name!r} must hold a JSON object. Received: {type(content).__name__}"
         )
-    try:
-        for _ in walk(content):
-            pass
-    except ValueError as error:
-        raise ValueError(f"{path.name!r} is nested too deeply. {error}") from error
+    for _ in walk(content, path.name):
+        pass
     return content
+
+
+def walk(content, name=CONFIG):
+    """All values inside of the content of a JSON file, itself included.
+
+    Raises:
+        ValueError: if it is nested too deeply.
+    """
+    level = [content]
+    for _ in range(MAX_LEVELS):
+        yield from level
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"{name!r} is nested more than {MAX_LEVELS} levels deep.")
 
 
 def without_compilation(config):

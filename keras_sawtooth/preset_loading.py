@@ -47,12 +47,12 @@ def from_preset(handle, custom_objects=None):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
-    >>> directory = os.path.join(tempfile.mkdtemp(), "my_preset")
-    >>> save_to_preset(model, directory)
-    >>> loaded = from_preset(directory)
-    >>> np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
-    True
+        >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+        >>> directory = os.path.join(tempfile.mkdtemp(), "my_preset")
+        >>> save_to_preset(model, directory)
+        >>> loaded = from_preset(directory)
+        >>> np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
+        True
     """
     if custom_objects is not None and not isinstance(custom_objects, dict):
         raise TypeError(

@@ -58,11 +58,11 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
-    >>> directory = os.path.join(tempfile.mkdtemp(), "my_preset")
-    >>> save_to_preset(model, directory, {"description": "An example."})
-    >>> sorted(os.listdir(directory))
-    ['config.json', 'metadata.json', 'model.weights.h5']
+        >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+        >>> directory = os.path.join(tempfile.mkdtemp(), "my_preset")
+        >>> save_to_preset(model, directory, {"description": "An example."})
+        >>> sorted(os.listdir(directory))
+        ['config.json', 'metadata.json', 'model.weights.h5']
     """
     if not isinstance(model, keras.Model):
         raise TypeError(

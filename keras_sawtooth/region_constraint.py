@@ -68,12 +68,11 @@ class RegionConstraint(keras.layers.Layer):
             a channel without a slope end with the domain.
         constrained: bool. `False` starts in the released phase.
         margin: float from 1e-6 to below 0.5. Peaks stay in `[margin, 1 - margin]`.
-        relu_rate: float from 1e-6 to 1e6. The ReLU weights of the released phase are
-            stored divided by this number (`relu_bias`: of layer i, also by `4 ** -i`,
-            the size of its neurons). The function is several times more
-            sensitive to them than to the peaks; this way an optimizer with
-            steps of a given size (Adam, Lion) moves them by `relu_rate` times
-            the learning rate.
+        relu_rate: float from 1e-6 to below 1e6. The ReLU weights of the released phase
+            are stored divided by this number (`relu_bias`: of layer i, also by
+            `4 ** -i`, the size of its neurons). The function is several times more
+            sensitive to them than to the peaks; this way an optimizer with steps of a
+            given size (Adam, Lion) moves them by `relu_rate` times the learning rate.
         peak_initializer: initializer of `peak_logits`. Defaults to `RandomPeaks()`,
             peaks of about 0.5 +- 0.07, but 0.85 +- 0.04 for the second triangle.
         amplitude_initializer: initializer of the first scale `s_0`. Defaults to
@@ -106,11 +105,11 @@ class RegionConstraint(keras.layers.Layer):
 
     Example:
 
-    >>> layer = RegionConstraint(depth=3)
-    >>> layer(np.zeros((2, 4))).shape == (2, 4)
-    True
-    >>> layer.peaks.shape == (4, 4)
-    True
+        >>> layer = RegionConstraint(depth=3)
+        >>> layer(np.zeros((2, 4))).shape == (2, 4)
+        True
+        >>> layer.peaks.shape == (4, 4)
+        True
 
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), Theorem 3.1
@@ -211,13 +210,21 @@ class RegionConstraint(keras.layers.Layer):
 
     @property
     def peaks(self):
-        """Current peaks, tensor `(depth + 1, channels)`."""
+        """Current peaks, tensor `(depth + 1, channels)`.
+
+        Raises:
+            RuntimeError: if the layer is not built, or was released.
+        """
         self._check_phase("peaks", constrained=True)
         return self._peaks(self.peak_logits)
 
     @property
     def scales(self):
-        """Current scales of the waves, tensor `(depth, channels)`."""
+        """Current scales of the waves, tensor `(depth, channels)`.
+
+        Raises:
+            RuntimeError: if the layer is not built, or was released.
+        """
         self._check_phase("scales", constrained=True)
         return self._peaks_and_scales(self.peak_logits, self.amplitude)[1]
 
@@ -226,6 +233,9 @@ class RegionConstraint(keras.layers.Layer):
         """Current slope, and with free tails its changes left and right of the domain.
 
         Tensor `(1, channels)` or `(3, channels)`, see `sawtooth.bent_line`.
+
+        Raises:
+            RuntimeError: if the layer is not built.
         """
         self._check_built("slopes")
         if self.constrained:
@@ -264,7 +274,11 @@ class RegionConstraint(keras.layers.Layer):
 
     @property
     def relu_blocks(self):
-        """Current weights of the ReLU network, a `relu_network.ReluBlocks`."""
+        """Current weights of the ReLU network, a `relu_network.ReluBlocks`.
+
+        Raises:
+            RuntimeError: if the layer is not built, or is constrained.
+        """
         self._check_phase("relu_blocks", constrained=False)
         blocks = {}
         for field in relu_network.ReluBlocks._fields:
@@ -304,13 +318,13 @@ class RegionConstraint(keras.layers.Layer):
 
         Example:
 
-        >>> layer = RegionConstraint(depth=3)
-        >>> x = np.linspace(-3, 3, 8).reshape(2, 4)
-        >>> before = keras.ops.convert_to_numpy(layer(x))
-        >>> layer.release()
-        >>> after = keras.ops.convert_to_numpy(layer(x))
-        >>> np.allclose(before, after, atol=1e-5)
-        True
+            >>> layer = RegionConstraint(depth=3)
+            >>> x = np.linspace(-3, 3, 8).reshape(2, 4)
+            >>> before = keras.ops.convert_to_numpy(layer(x))
+            >>> layer.release()
+            >>> after = keras.ops.convert_to_numpy(layer(x))
+            >>> np.allclose(before, after, atol=1e-5)
+            True
 
         Reference:
             - Milkert et al., 2025, section 3.2.

@@ -49,15 +49,15 @@ def linear_regions(layer, channel=0, interval=None):
 
     Example:
 
-    >>> layer = RegionConstraint(depth=3)
-    >>> layer.build((None, 4))
-    >>> linear_regions(layer, channel=2).slopes.shape
-    (8,)
+        >>> layer = RegionConstraint(depth=3)
+        >>> layer.build((None, 4))
+        >>> linear_regions(layer, channel=2).slopes.shape
+        (8,)
 
-    The outermost pieces continue as long as `tail_slopes` are zero.
+        The outermost pieces continue as long as `tail_slopes` are zero.
 
-    >>> linear_regions(layer, channel=2, interval=(-3, 3)).slopes.shape
-    (8,)
+        >>> linear_regions(layer, channel=2, interval=(-3, 3)).slopes.shape
+        (8,)
 
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.
@@ -123,10 +123,10 @@ def count_linear_regions(layer):
 
     Example:
 
-    >>> layer = SawtoothDense(4, depth=5)
-    >>> layer.build((None, 2))
-    >>> count_linear_regions(layer)
-    array([32, 32, 32, 32])
+        >>> layer = SawtoothDense(4, depth=5)
+        >>> layer.build((None, 2))
+        >>> count_linear_regions(layer)
+        array([32, 32, 32, 32])
     """
     layer = region_constraint_of(layer)
     parameters, _ = _parameters(layer)

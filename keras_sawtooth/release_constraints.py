@@ -7,7 +7,7 @@ from keras_sawtooth.nested_layers import constrained_layers
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.optimizer_state import copy_optimizer
 from keras_sawtooth.plateau import Plateau
-from keras_sawtooth.release import release
+from keras_sawtooth.release_model import release
 from keras_sawtooth.weight_methods import follow_phases
 
 ADVICE = (
@@ -58,16 +58,16 @@ class ReleaseConstraints(Plateau):
 
     Example:
 
-    >>> model = keras.Sequential(
-    ...     [keras.Input((1,)), SawtoothDense(8), keras.layers.Dense(1)]
-    ... )
-    >>> model.compile("adam", "mse")
-    >>> x = np.linspace(-1, 1, 64)[:, None]
-    >>> history = model.fit(
-    ...     x, x**2, epochs=3, verbose=0, callbacks=[ReleaseConstraints(epoch=2)]
-    ... )
-    >>> history.history["constrained"]
-    [1.0, 1.0, 0.0]
+        >>> model = keras.Sequential(
+        ...     [keras.Input((1,)), SawtoothDense(8), keras.layers.Dense(1)]
+        ... )
+        >>> model.compile("adam", "mse")
+        >>> x = np.linspace(-1, 1, 64)[:, None]
+        >>> history = model.fit(
+        ...     x, x**2, epochs=3, verbose=0, callbacks=[ReleaseConstraints(epoch=2)]
+        ... )
+        >>> history.history["constrained"]
+        [1.0, 1.0, 0.0]
 
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 4.

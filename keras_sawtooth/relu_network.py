@@ -42,8 +42,8 @@ def neuron_size(field, depth):
 
     Example:
 
-    >>> [float(size) for size in ops.ravel(neuron_size("bias", depth=3))]
-    [0.25, 0.0625]
+        >>> [float(size) for size in ops.ravel(neuron_size("bias", depth=3))]
+        [0.25, 0.0625]
     """
     if field == "output_kernel":
         return 0.25 ** (depth - 1)
@@ -80,10 +80,10 @@ def relu_blocks(peaks, scales):
 
     Example:
 
-    >>> peaks = ops.full((4, 2), 0.5)
-    >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(2), peaks))
-    >>> blocks.kernel.shape == (2, 4, 4, 2)
-    True
+        >>> peaks = ops.full((4, 2), 0.5)
+        >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(2), peaks))
+        >>> blocks.kernel.shape == (2, 4, 4, 2)
+        True
 
     Reference:
         - Milkert et al., 2025, section 3.2 (the network of composed triangles).
@@ -167,12 +167,31 @@ def _neuron_sizes(scales):
 
 
 def hidden_layer(hidden, kernel, bias):
-    """The four neurons of a layer, from those of the layer before."""
+    """The four neurons of a layer, from those of the layer before.
+
+    Args:
+        hidden: tuple of 4 tensors `(..., channels)`.
+        kernel: tensor `(4, 4, channels)`, one of the layers of `ReluBlocks.kernel`.
+        bias: tensor `(4, channels)`.
+
+    Returns:
+        Tuple of 4 tensors `(..., channels)`.
+    """
     return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
 
 
 def unrolled(layer, hidden, kernel, bias):
-    """`hidden` after all layers, of which compilers see every one."""
+    """The neurons after all layers, of which compilers see every one.
+
+    Args:
+        layer: function like `hidden_layer`.
+        hidden: tuple of 4 tensors `(..., channels)`.
+        kernel: tensor `(depth - 1, 4, 4, channels)`.
+        bias: tensor `(depth - 1, 4, channels)`.
+
+    Returns:
+        Tuple of 4 tensors `(..., channels)`.
+    """
     for i in range(kernel.shape[0]):
         hidden = layer(hidden, kernel[i], bias[i])
     return hidden
@@ -193,11 +212,11 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
 
     Example:
 
-    >>> peaks = ops.full((4, 1), 0.5)
-    >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(1), peaks))
-    >>> z = ops.convert_to_tensor([[0.125]])
-    >>> float(relu_network(z, blocks, ops.zeros((1, 1)), (0.0, 1.0))[0, 0])
-    0.4375
+        >>> peaks = ops.full((4, 1), 0.5)
+        >>> blocks = relu_blocks(peaks, sawtooth.tied_scales(ops.ones(1), peaks))
+        >>> z = ops.convert_to_tensor([[0.125]])
+        >>> float(relu_network(z, blocks, ops.zeros((1, 1)), (0.0, 1.0))[0, 0])
+        0.4375
     """
     u = sawtooth.normalize(z, domain)
     # No matrix products: 16 fused multiply-adds per layer vectorize over the

@@ -25,8 +25,8 @@ def peaks_from_logits(logits, margin):
 
     Example:
 
-    >>> peaks_from_logits(ops.zeros((4, 2)), margin=0.01).shape == (4, 2)
-    True
+        >>> peaks_from_logits(ops.zeros((4, 2)), margin=0.01).shape == (4, 2)
+        True
     """
     # Both ends are hit exactly when the sigmoid saturates; the shorter
     # `margin + (1 - 2 * margin) * sigmoid(logits)` can round past `1 - margin`.
@@ -51,9 +51,9 @@ def tied_scales(amplitude, peaks):
 
     Example:
 
-    >>> scales = tied_scales(ops.ones(1), ops.full((4, 1), 0.5))
-    >>> [float(s) for s in scales[:, 0]]
-    [1.0, 0.25, 0.0625]
+        >>> scales = tied_scales(ops.ones(1), ops.full((4, 1), 0.5))
+        >>> [float(s) for s in scales[:, 0]]
+        [1.0, 0.25, 0.0625]
 
     Reference:
         - Milkert et al., 2025, Theorem 3.1.
@@ -69,6 +69,18 @@ def normalize(z, domain):
 
     At both ends of the domain the derivative is zero: there the line of `bent_line`
     has the derivative of the outside, and the pieces must not add theirs.
+
+    Args:
+        z: tensor of any shape.
+        domain: pair of floats.
+
+    Returns:
+        Tensor shaped like `z`.
+
+    Example:
+
+        >>> float(normalize(ops.convert_to_tensor(0.5), (-1.0, 1.0)))
+        0.75
     """
     low, high = domain
     at_end = ops.logical_or(z == low, z == high)
@@ -81,6 +93,19 @@ def triangle(w, peak):
 
     Outside `[0, 1]` the two sides continue as lines. At the peak the derivative
     is that of the left side, on every backend.
+
+    Args:
+        w: tensor `(..., channels)`.
+        peak: tensor `(channels,)`.
+
+    Returns:
+        Tensor shaped like `w`.
+
+    Example:
+
+        >>> w = ops.convert_to_tensor([[0.25], [0.5], [0.75]])
+        >>> [float(t) for t in triangle(w, ops.full((1,), 0.5))[:, 0]]
+        [0.5, 1.0, 0.5]
     """
     return ops.where(w <= peak, w * (1 / peak), (1 - w) * (1 / (1 - peak)))
 
@@ -102,9 +127,9 @@ def waves(u, peaks, triangle=triangle):
 
     Example:
 
-    >>> values = waves(ops.convert_to_tensor([[0.25]]), ops.full((2, 1), 0.5))
-    >>> [float(w[0, 0]) for w in values]
-    [0.5, 1.0]
+        >>> values = waves(ops.convert_to_tensor([[0.25]]), ops.full((2, 1), 0.5))
+        >>> [float(w[0, 0]) for w in values]
+        [0.5, 1.0]
     """
     wave = ops.relu(triangle(u, peaks[0]))
     result = [wave]
@@ -129,10 +154,10 @@ def bent_line(z, slopes, domain):
 
     Example:
 
-    >>> slopes = ops.convert_to_tensor([[1.0], [2.0], [-1.0]])
-    >>> z = ops.convert_to_tensor([[-3.0], [0.5], [2.0]])
-    >>> [float(y) for y in bent_line(z, slopes, (-1.0, 1.0))[:, 0]]
-    [1.0, 0.5, 1.0]
+        >>> slopes = ops.convert_to_tensor([[1.0], [2.0], [-1.0]])
+        >>> z = ops.convert_to_tensor([[-3.0], [0.5], [2.0]])
+        >>> [float(y) for y in bent_line(z, slopes, (-1.0, 1.0))[:, 0]]
+        [1.0, 0.5, 1.0]
     """
     line = slopes[0] * z
     if slopes.shape[0] == 1:
@@ -160,9 +185,9 @@ def continuing_tails(peaks, scales, domain):
 
     Example: the tent `0.5 - abs(z)` continues below zero.
 
-    >>> peaks, scales = ops.full((1, 1), 0.5), ops.full((1, 1), 0.5)
-    >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]
-    [-1.0, -1.0]
+        >>> peaks, scales = ops.full((1, 1), 0.5), ops.full((1, 1), 0.5)
+        >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]
+        [-1.0, -1.0]
     """
     # From the last wave to the first: no product of many `1 / a_i`, which would
     # overflow before the scales make it small.
@@ -190,12 +215,12 @@ def sawtooth(z, peaks, scales, slopes, domain, triangle=triangle):
 
     Example: with every peak at 1/2 the tied function interpolates `4 u (1 - u)`.
 
-    >>> peaks = ops.full((4, 1), 0.5)
-    >>> scales = tied_scales(ops.ones(1), peaks)
-    >>> z = ops.convert_to_tensor([[0.125], [0.5], [2.0]])
-    >>> y = sawtooth(z, peaks, scales, ops.zeros((1, 1)), (0.0, 1.0))
-    >>> [float(v) for v in y[:, 0]]
-    [0.4375, 1.0, 0.0]
+        >>> peaks = ops.full((4, 1), 0.5)
+        >>> scales = tied_scales(ops.ones(1), peaks)
+        >>> z = ops.convert_to_tensor([[0.125], [0.5], [2.0]])
+        >>> y = sawtooth(z, peaks, scales, ops.zeros((1, 1)), (0.0, 1.0))
+        >>> [float(v) for v in y[:, 0]]
+        [0.4375, 1.0, 0.0]
 
     Reference:
         - Milkert et al., 2025, section 3; Yarotsky, 2017, for equal peaks.

@@ -36,14 +36,11 @@ class SawtoothDense(keras.layers.Dense):
         kernel_initializer: initializer of the kernel. Defaults to
             `"lecun_normal"`, which gives standard normal pre-activations for
             standardized inputs.
-        margin, relu_rate, peak_initializer, amplitude_initializer,
-        slope_initializer, tail_initializer, peak_regularizer,
-        amplitude_regularizer, slope_regularizer, tail_regularizer,
-        relu_regularizer, peak_constraint, amplitude_constraint,
-        slope_constraint, tail_constraint, relu_constraint: see
-            `RegionConstraint`.
         **kwargs: all other arguments of `keras.layers.Dense`, such as
             `bias_initializer`, `kernel_regularizer`, `lora_rank`, `name`.
+
+    `margin`, `relu_rate`, and the initializers, regularizers and constraints of peaks,
+    amplitude, slope, tails and ReLU weights are those of `RegionConstraint`.
 
     Input shape:
         `(batch, ..., input_dim)`.
@@ -56,9 +53,9 @@ class SawtoothDense(keras.layers.Dense):
 
     Example:
 
-    >>> layer = SawtoothDense(16, depth=3)
-    >>> layer(np.zeros((8, 3))).shape == (8, 16)
-    True
+        >>> layer = SawtoothDense(16, depth=3)
+        >>> layer(np.zeros((8, 3))).shape == (8, 16)
+        True
 
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022)

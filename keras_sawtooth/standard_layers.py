@@ -9,11 +9,11 @@ from keras import layers
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
 from keras_sawtooth.cloning import check_same_call
 from keras_sawtooth.cloning import copy_state
-from keras_sawtooth.cloning import is_graph
 from keras_sawtooth.cloning import layer_pairs
 from keras_sawtooth.cloning import uncompiled
+from keras_sawtooth.graphs import is_graph
+from keras_sawtooth.graphs import read_shapes
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.nested_layers import read_shapes
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
@@ -27,7 +27,7 @@ def to_standard_layers(model):
     """An equal model that Keras can load, run and export without this package.
 
     Every `SawtoothDense` and `RegionConstraint`, in either phase, becomes the ReLU
-    network of width 4 that it equals: `Dense`, `EinsumDense` with relu, and `Add`.
+    network of width 4 that it equals, made of `Dense`, `EinsumDense`, `Add` and such.
     This includes layers in nested models and in `TimeDistributed`, and those that are
     the `activation` of a layer of Keras. Each becomes a small model with the name of
     the layer. All other layers are copied with their weights, so that a model without
@@ -55,14 +55,14 @@ def to_standard_layers(model):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
-    >>> standard = to_standard_layers(model)
-    >>> [type(layer).__name__ for layer in standard.layers[0].layers[1:4]]
-    ['Dense', 'EinsumDense', 'EinsumDense']
-    >>> x = np.ones((2, 3))
-    >>> outputs = [keras.ops.convert_to_numpy(m(x)) for m in (model, standard)]
-    >>> np.allclose(*outputs, atol=1e-5)
-    True
+        >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+        >>> standard = to_standard_layers(model)
+        >>> [type(layer).__name__ for layer in standard.layers[0].layers[1:4]]
+        ['Dense', 'EinsumDense', 'EinsumDense']
+        >>> x = np.ones((2, 3))
+        >>> outputs = [keras.ops.convert_to_numpy(m(x)) for m in (model, standard)]
+        >>> np.allclose(*outputs, atol=1e-5)
+        True
 
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.2.

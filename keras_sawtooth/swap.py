@@ -7,8 +7,8 @@ import keras
 
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
 from keras_sawtooth.cloning import check_same_call
-from keras_sawtooth.cloning import is_graph
 from keras_sawtooth.cloning import uncompiled
+from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.model_phase import variable_scope
 from keras_sawtooth.optimizer_state import copy_weight_decay_exclusions
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -80,15 +80,15 @@ def replace_dense(
 
     Example:
 
-    >>> model = keras.Sequential(
-    ...     [
-    ...         keras.Input((3,)),
-    ...         keras.layers.Dense(8, activation="relu"),
-    ...         keras.layers.Dense(1),
-    ...     ]
-    ... )
-    >>> [type(layer).__name__ for layer in replace_dense(model).layers]
-    ['SawtoothDense', 'Dense']
+        >>> model = keras.Sequential(
+        ...     [
+        ...         keras.Input((3,)),
+        ...         keras.layers.Dense(8, activation="relu"),
+        ...         keras.layers.Dense(1),
+        ...     ]
+        ... )
+        >>> [type(layer).__name__ for layer in replace_dense(model).layers]
+        ['SawtoothDense', 'Dense']
     """
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
     chosen, left = choose_layers(model, kinds, where)
@@ -139,7 +139,8 @@ def _check_arguments(model, kinds, where, arguments):
             "`where` must be a function that takes a layer and returns a bool. "
             f"Received: where={where!r}"
         )
-    fixed = {"activation", "lora_rank", "name", "trainable", "units", "use_bias"}
+    fixed = {"activation", "bias_initializer", "dtype", "kernel_initializer"}
+    fixed |= {"lora_rank", "name", "trainable", "units", "use_bias"}
     for name in sorted(fixed & {*arguments}):
         raise ValueError(
             f"`{name}` is that of the layer which is replaced, and no argument here. "

@@ -4,15 +4,15 @@ import re
 
 import keras
 
-from keras_sawtooth.cloning import has_graph
+from keras_sawtooth.graphs import has_graph
+from keras_sawtooth.graphs import made_by
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.nested_layers import made_by
 from keras_sawtooth.swap_graph import functions_in_graphs
 from keras_sawtooth.swap_graph import layers_in_front
 from keras_sawtooth.swap_pointwise import is_activation_layer
 from keras_sawtooth.swap_pointwise import is_pointwise
 
-# What they compute has the range of what they read, but for a factor.
+# What they compute has the range of what they read, scaled and moved at most.
 RESHAPING = (
     keras.layers.Cropping1D,
     keras.layers.Cropping2D,
@@ -121,7 +121,7 @@ def _output_layers(model):
 
 
 def _with_range_of(tensor):
-    """The layer that a tensor has its range from, but for a factor."""
+    """The layer that a tensor has its range from, scaled and moved at most."""
     layer, inputs = made_by(tensor)
     while type(layer) in RESHAPING or _is_linear_activation(layer):
         layer, inputs = made_by(inputs[0])

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from keras_sawtooth.cloning import has_graph
-from keras_sawtooth.nested_layers import made_by
+from keras_sawtooth.graphs import has_graph
+from keras_sawtooth.graphs import made_by
 
 # May stand between a layer and its activation: a channel stays a channel.
 BETWEEN = (

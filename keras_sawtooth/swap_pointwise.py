@@ -52,8 +52,8 @@ def is_pointwise(activation):
 
     Example:
 
-    >>> [is_pointwise(f) for f in (keras.ops.silu, keras.activations.sigmoid)]
-    [True, False]
+        >>> [is_pointwise(f) for f in (keras.ops.silu, keras.activations.sigmoid)]
+        [True, False]
     """
     if activation in POINTWISE or type(activation) in POINTWISE_LAYERS:
         return True

@@ -16,8 +16,8 @@ def variable_shapes(constrained, depth, channels, scales="tied", tails="free"):
 
     Example:
 
-    >>> variable_shapes(True, depth=3, channels=8)["peak_logits"]
-    (4, 8)
+        >>> variable_shapes(True, depth=3, channels=8)["peak_logits"]
+        (4, 8)
     """
     if constrained:
         shapes = {

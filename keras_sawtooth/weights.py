@@ -43,17 +43,17 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
 
     Example:
 
-    >>> def build():
-    ...     return keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
-    >>> trained = build()
-    >>> released = release(trained)
-    >>> path = os.path.join(tempfile.mkdtemp(), "trained.weights.h5")
-    >>> trained.save_weights(path)
-    >>> model = build()
-    >>> len(load_weights(model, path))
-    1
-    >>> model.layers[0].constrained
-    False
+        >>> def build():
+        ...     return keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+        >>> trained = build()
+        >>> released = release(trained)
+        >>> path = os.path.join(tempfile.mkdtemp(), "trained.weights.h5")
+        >>> trained.save_weights(path)
+        >>> model = build()
+        >>> len(load_weights(model, path))
+        1
+        >>> model.layers[0].constrained
+        False
     """
     if not isinstance(model, keras.Model):
         raise TypeError(

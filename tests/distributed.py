@@ -28,14 +28,11 @@ def data():
 
 def build(scales):
     keras.utils.set_random_seed(0)
-    # A domain that holds all samples: those outside lie on kinks of the released
-    # function, exactly, and rounding would choose their derivative.
-    arguments = {"scales": scales, "domain": (-8.0, 8.0)}
     return keras.Sequential(
         [
             keras.Input((3,)),
-            ks.SawtoothDense(16, depth=3, **arguments),
-            ks.SawtoothDense(8, depth=2, **arguments),
+            ks.SawtoothDense(16, depth=3, scales=scales),
+            ks.SawtoothDense(8, depth=2, scales=scales),
             keras.layers.Dense(1),
         ]
     )

@@ -100,33 +100,6 @@ def test_exact_function(name):
     assert sampled <= ks.presets[f"sawtooth_{name}"]["max_error"] + 1e-12
 
 
-def test_exact_function_of_a_released_model():
-    model = keras.Sequential(
-        [
-            keras.Input((1,)),
-            ks.SawtoothDense(3, depth=4, tails="line"),
-            keras.layers.Dense(1),
-        ]
-    )
-    ks.release(model)
-    rng = np.random.default_rng(0)
-    model.set_weights([w * rng.uniform(0.9, 1.1, w.shape) for w in model.get_weights()])
-    x = np.linspace(-4, 4, 1001)
-    layer, head = model.layers
-    kernel, bias = (w.astype("float64") for w in layer.get_weights()[:2])
-    blocks = [
-        keras.ops.convert_to_numpy(block).astype("float64")
-        for block in layer.relu_blocks
-    ]
-    slopes = keras.ops.convert_to_numpy(layer.region_constraint.slopes)
-    units = reference.relu_network(x[:, None] * kernel + bias, blocks, slopes, (-1, 1))
-    kernel, bias = (w.astype("float64") for w in head.get_weights())
-    expected = (units @ kernel + bias)[:, 0]
-    np.testing.assert_allclose(
-        np.interp(x, *vertices(model, -4, 4)), expected, atol=1e-12
-    )
-
-
 def test_extreme_errors():
     """Of chords of x^3, where they are known in closed form."""
     cube = Function("x^3", lambda x: x**3, lambda x: 3 * x**2, (-1, 2), (0,))

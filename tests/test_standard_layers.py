@@ -20,7 +20,7 @@ POLICIES = ("mixed_bfloat16", "mixed_float16")
 
 
 def region(depth=3, scales="tied", phase="constrained", channels=6, **arguments):
-    """A built layer whose variables are not where they started."""
+    """A built layer; trained, its variables are not where they started."""
     layer = ks.RegionConstraint(depth, scales=scales, **arguments)
     layer.build((None, channels))
     if scales == "free":
@@ -35,8 +35,9 @@ def change_phase(layer, phase):
         layer.release()
     if phase == "trained":
         for variable in layer.weights:
-            noise = RNG.normal(scale=0.1, size=variable.shape)
-            variable.assign(to_numpy(variable.value) * (1 + noise))
+            # Added as well, as biases start at zero.
+            factor, summand = RNG.normal(scale=0.1, size=(2, *variable.shape))
+            variable.assign(to_numpy(variable.value) * (1 + factor) + 0.1 * summand)
 
 
 def around(domain, *shape):

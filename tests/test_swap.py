@@ -94,11 +94,13 @@ def test_outputs_keep_their_range(capsys):
         ks.replace_dense(keras.Sequential([inputs, last]))
 
 
-@pytest.mark.parametrize("arguments", [{"units": 3}, {"activation": "relu"}])
-def test_arguments_that_are_the_layers(arguments):
-    ((name, value),) = arguments.items()
+@pytest.mark.parametrize(
+    "name, value",
+    [("units", 3), ("activation", "relu"), ("kernel_initializer", "ones")],
+)
+def test_arguments_that_are_the_layers(name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}"):
-        ks.replace_dense(small(layers.Dense(4, "relu")), **arguments)
+        ks.replace_dense(small(layers.Dense(4, "relu")), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["Normalization", "Discretization"])

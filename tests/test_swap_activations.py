@@ -414,8 +414,8 @@ def test_channels_first():
 def test_arguments_of_dense_alone():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU()])
     model.add(layers.Dense(1))
-    with pytest.raises(ValueError, match=r"(?s)no arguments \['kernel_initializer'\]"):
-        ks.replace_dense(model, kernel_initializer="ones")
+    with pytest.raises(ValueError, match=r"(?s)no arguments \['kernel_regularizer'\]"):
+        ks.replace_dense(model, kernel_regularizer="l2")
 
 
 def test_deep_sums_are_walked_once():

@@ -182,10 +182,10 @@ def test_other_kinds(kinds):
 def test_arguments_of_dense_alone():
     model = images(layers.Conv2D(2, 2, activation="relu", name="conv"))
     with pytest.raises(
-        ValueError, match=r"'conv'.*no arguments \['kernel_initializer'\]"
+        ValueError, match=r"'conv'.*no arguments \['kernel_regularizer'\]"
     ):
         ks.replace_dense(
-            model, kinds=(layers.Dense, layers.Conv2D), kernel_initializer="ones"
+            model, kinds=(layers.Dense, layers.Conv2D), kernel_regularizer="l2"
         )
 
 

@@ -16,9 +16,9 @@ def vertices(model, low, high):
     """Knots and values of a model of one variable on an interval.
 
     Args:
-        model: a built `keras.Sequential` of one input and one output: `SawtoothDense`
-            and `RegionConstraint` layers with tied scales and `tails="line"`, and
-            linear `Dense` layers.
+        model: a built `keras.Sequential` of one input and one output: constrained
+            `SawtoothDense` and `RegionConstraint` layers with tied scales and
+            `tails="line"`, and linear `Dense` layers.
         low: float. Left end of the interval.
         high: float. Right end.
 
@@ -95,20 +95,13 @@ def _check(layer, supported):
 
 
 def _region_constraint(layer, x, z):
-    _check(layer, layer.scale_mode == "tied" or not layer.constrained)
+    _check(layer, layer.constrained and layer.scale_mode == "tied")
     _check(layer, layer.tail_mode == "line")
     weights = {v.name: _numpy(v) for v in layer.weights}
     low, high = layer.domain
     u = (z - low) / (high - low)
-    if layer.constrained:
-        peaks = layer.margin + (1 - 2 * layer.margin) * _sigmoid(weights["peak_logits"])
-        knots, outputs = _waves(x, u, peaks, weights["amplitude"])
-    else:
-        blocks = {
-            name.removeprefix("relu_"): value * layer.relu_rate
-            for name, value in weights.items()
-        }
-        knots, outputs = _relu_network(x, u, **blocks)
+    peaks = layer.margin + (1 - 2 * layer.margin) * _sigmoid(weights["peak_logits"])
+    knots, outputs = _waves(x, u, peaks, weights["amplitude"])
     return knots, weights["slope"][:, None] * _at(knots, x, z) + outputs
 
 
@@ -124,23 +117,6 @@ def _waves(x, w, peaks, scale):
             scale = scale * (1 - peaks[i]) * peaks[i + 1]
         total = total + scale[:, None] * w
     return x, total
-
-
-def _relu_network(
-    x, u, input_kernel, input_bias, output_kernel, kernel=(), bias=(), **slope
-):
-    hidden = input_kernel[..., None] * u + input_bias[..., None]
-    x, hidden = _relu(x, hidden)
-    for weights, offset in zip(kernel, bias, strict=True):
-        hidden = np.einsum("jic,icn->jcn", weights, hidden) + offset[..., None]
-        x, hidden = _relu(x, hidden)
-    return x, np.einsum("jc,jcn->cn", output_kernel, hidden)
-
-
-def _relu(x, hidden):
-    flat = hidden.reshape(-1, len(x))
-    x, flat = _cut(x, flat, flat)
-    return x, np.maximum(flat, 0).reshape(*hidden.shape[:2], len(x))
 
 
 def _cut(x, signals, *carried):

@@ -56,14 +56,14 @@ class SawtoothBackbone(keras_hub.models.Backbone):
 
     Example:
 
-    >>> from keras_sawtooth.hub import SawtoothBackbone
-    >>> backbone = SawtoothBackbone(num_features=8, num_layers=2, hidden_dim=50)
-    >>> backbone(np.zeros((4, 8))).shape == (4, 50)
-    True
-    >>> directory = os.path.join(tempfile.mkdtemp(), "backbone")
-    >>> backbone.save_to_preset(directory)
-    >>> SawtoothBackbone.from_preset(directory).hidden_dim
-    50
+        >>> from keras_sawtooth.hub import SawtoothBackbone
+        >>> backbone = SawtoothBackbone(num_features=8, num_layers=2, hidden_dim=50)
+        >>> backbone(np.zeros((4, 8))).shape == (4, 50)
+        True
+        >>> directory = os.path.join(tempfile.mkdtemp(), "backbone")
+        >>> backbone.save_to_preset(directory)
+        >>> SawtoothBackbone.from_preset(directory).hidden_dim
+        50
     """
 
     presets = Presets()

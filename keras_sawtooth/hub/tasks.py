@@ -165,12 +165,12 @@ class SawtoothRegressor(SawtoothTask):
 
     Example:
 
-    >>> from keras_sawtooth.hub import SawtoothBackbone, SawtoothRegressor
-    >>> task = SawtoothRegressor(SawtoothBackbone(num_features=3))
-    >>> x = np.random.normal(size=(32, 3))
-    >>> history = task.fit(x, x.sum(axis=1), verbose=0)
-    >>> task.predict(x, verbose=0).shape
-    (32, 1)
+        >>> from keras_sawtooth.hub import SawtoothBackbone, SawtoothRegressor
+        >>> task = SawtoothRegressor(SawtoothBackbone(num_features=3))
+        >>> x = np.random.normal(size=(32, 3))
+        >>> history = task.fit(x, x.sum(axis=1), verbose=0)
+        >>> task.predict(x, verbose=0).shape
+        (32, 1)
     """
 
     def __init__(
@@ -219,10 +219,10 @@ class SawtoothClassifier(SawtoothTask):
 
     Example:
 
-    >>> from keras_sawtooth.hub import SawtoothBackbone, SawtoothClassifier
-    >>> task = SawtoothClassifier(SawtoothBackbone(num_features=3), num_classes=5)
-    >>> task.predict(np.zeros((2, 3)), verbose=0).shape
-    (2, 5)
+        >>> from keras_sawtooth.hub import SawtoothBackbone, SawtoothClassifier
+        >>> task = SawtoothClassifier(SawtoothBackbone(num_features=3), num_classes=5)
+        >>> task.predict(np.zeros((2, 3)), verbose=0).shape
+        (2, 5)
     """
 
     def __init__(

@@ -31,11 +31,11 @@ def release(model):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
-    >>> len(release(model))
-    1
-    >>> model.layers[0].constrained
-    False
+        >>> model = keras.Sequential([keras.Input((3,)), SawtoothDense(8)])
+        >>> len(release(model))
+        1
+        >>> model.layers[0].constrained
+        False
 
     Reference:
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.2.
