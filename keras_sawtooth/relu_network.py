@@ -169,28 +169,17 @@ def _neuron_sizes(scales):
 def hidden_layer(hidden, kernel, bias):
     """The four neurons of a layer, from those of the layer before.
 
-    Args:
-        hidden: tuple of 4 tensors `(..., channels)`.
-        kernel: tensor `(4, 4, channels)`, one of the layers of `ReluBlocks.kernel`.
-        bias: tensor `(4, channels)`.
-
-    Returns:
-        Tuple of 4 tensors `(..., channels)`.
+    Both are tuples of tensors `(..., channels)`; `kernel` is `(4, 4, channels)` and
+    `bias` is `(4, channels)`.
     """
     return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
 
 
 def unrolled(layer, hidden, kernel, bias):
-    """The neurons after all layers, of which compilers see every one.
+    """The four neurons after all layers, of which compilers see every one.
 
-    Args:
-        layer: function like `hidden_layer`.
-        hidden: tuple of 4 tensors `(..., channels)`.
-        kernel: tensor `(depth - 1, 4, 4, channels)`.
-        bias: tensor `(depth - 1, 4, channels)`.
-
-    Returns:
-        Tuple of 4 tensors `(..., channels)`.
+    `layer` is a function like `hidden_layer`; `kernel` is `(depth - 1, 4, 4, channels)`
+    and `bias` is `(depth - 1, 4, channels)`.
     """
     for i in range(kernel.shape[0]):
         hidden = layer(hidden, kernel[i], bias[i])
