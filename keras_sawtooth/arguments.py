@@ -83,13 +83,15 @@ def check_interval(name, interval):
 
 
 def check_domain(domain, dtype):
-    """An interval whose width, and one over it, are numbers of a dtype."""
+    """An interval that holds many numbers of a dtype, and as wide as one can be."""
     interval = check_interval("domain", domain)
     smallest = np.finfo(dtype).tiny
     with np.errstate(all="ignore"):
         low, high = np.array(interval, dtype)
         # XLA flushes smaller numbers to zero. An eighth is the starting amplitude.
         narrow = (high - low) / 8 < smallest
+        # Its ends are rounded, and the pieces are parts of it.
+        narrow |= high - low < 1024 * np.spacing(max(abs(low), abs(high)))
         wide = not np.isfinite(high - low) or 1 / (high - low) < smallest
     if narrow or wide:
         raise ValueError(

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from contextlib import suppress
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sawtooth import layer_phase
@@ -76,6 +77,33 @@ def undone_on_failure(model, variables):
                 with suppress(ValueError):
                     set_optimizer(trainer, copy_optimizer(optimizer))
         raise
+
+
+@contextmanager
+def constants_renewed(model):
+    """Let `Normalization` follow its weights, which the block may change or restore.
+
+    It makes constants of them, which functions that were traced hold as well. Of what
+    sets weights, only Keras' loader of files knows about it, and forgets the functions.
+    """
+    layers = [x for x in flatten_layers(model) if _is_normalization(x)]
+    before = [_constants(layer) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.finalize_state()
+        after = [_constants(layer) for layer in layers]
+        if not all(map(np.array_equal, before, after)):
+            forget_old_variables(model)
+
+
+def _is_normalization(layer):
+    return isinstance(layer, keras.layers.Normalization) and layer.built
+
+
+def _constants(layer):
+    return [ops.convert_to_numpy(value) for value in (layer.mean, layer.variance)]
 
 
 def rebuild_model(model, replaced):

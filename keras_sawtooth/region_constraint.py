@@ -200,6 +200,12 @@ class RegionConstraint(keras.layers.Layer):
         # What has the compute dtype is widened in `hot_path`. Others, such as integers,
         # may not fit into it.
         dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if dtype.startswith("complex"):
+            raise ValueError(
+                f"Layer {self.name!r} has functions of real numbers. Give it real and "
+                "imaginary parts, or magnitudes and phases, as channels of their own. "
+                f"Received: inputs of dtype {dtype!r}"
+            )
         z = inputs if dtype == self.compute_dtype else self._evaluated(inputs)
         if self.constrained:
             outputs = hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
@@ -254,12 +260,10 @@ class RegionConstraint(keras.layers.Layer):
         return peaks, scales, ops.concatenate(slopes)
 
     def _tails(self, peaks, scales, tail_slopes):
-        if self.scale_mode == "free":
-            # With the free scales themselves, one optimizer step could change the slope
-            # of a tail by about `2 ** depth` times the length of the step. The tied
-            # ones start at the same values.
-            scales = sawtooth.tied_scales(scales[0], peaks)
-        tails = sawtooth.continuing_tails(peaks, scales, self.domain)
+        # Of tied scales also where they are free: one optimizer step of free ones could
+        # change the slope of a tail by about `2 ** depth` times the length of the step.
+        # Both start at the same values.
+        tails = sawtooth.continuing_tails(scales[0], peaks, self.domain)
         return tails + self._evaluated(tail_slopes)
 
     def _peaks(self, peak_logits):

@@ -114,8 +114,9 @@ def count_linear_regions(layer):
 
     Returns:
         NumPy integer array `(channels,)`. `2 ** depth` everywhere as long as the
-        layer is constrained and its scales are not zero. Released, very narrow pieces
-        are not counted, see `linear_regions`.
+        layer is constrained and its amplitudes are not zero; free scales can be such
+        that bends cancel. Released, very narrow pieces are not counted, see
+        `linear_regions`.
 
     Raises:
         TypeError: if `layer` is neither of these layers.

@@ -49,8 +49,8 @@ class ReleaseConstraints(Plateau):
             monitored was in no logs.
 
     Raises:
-        ValueError: if an argument is outside its range, or both `epoch` and
-            `monitor` are given; at the start of training, if the model holds no
+        ValueError: if an argument is outside its range, or `epoch` and one about a
+            plateau are given; at the start of training, if the model holds no
             `SawtoothDense` or `RegionConstraint`, or its optimizer cannot be
             copied; at the end of the first epoch, if `monitor` is not in its
             logs. A validation metric may come later (`validation_freq`): then
@@ -89,12 +89,19 @@ class ReleaseConstraints(Plateau):
             )
         if epoch is not None:
             epoch = check_integer("epoch", epoch, 0)
-            if monitor is not None:
-                raise ValueError(
-                    "Give either `epoch` or `monitor`: the release cannot both "
-                    "have a fixed date and wait for a plateau. Received: "
-                    f"epoch={epoch!r}, monitor={monitor!r}"
-                )
+            plateau = {
+                "monitor": (monitor, None),
+                "patience": (patience, 10),
+                "min_delta": (min_delta, None),
+                "mode": (mode, "auto"),
+            }
+            for name, (value, default) in plateau.items():
+                if value != default:
+                    raise ValueError(
+                        f"Give either `epoch` or `{name}`: the release cannot both "
+                        "have a fixed date and wait for a plateau. Received: "
+                        f"epoch={epoch!r}, {name}={value!r}"
+                    )
         super().__init__(
             monitor="loss" if monitor is None else monitor,
             patience=patience,

@@ -15,6 +15,8 @@ SMALLEST_NEURON = 1e-3
 # A layer's neurons are at least this large next to those of the layer before.
 # Tied scales have ratios near 1/4.
 SMALLEST_RATIO = 1 / 64
+# And no smaller than this: far below, float32 has fewer digits, and then none.
+SMALLEST_SIZE = 2.0**-96
 
 ReluBlocks = namedtuple(
     "ReluBlocks",
@@ -163,6 +165,7 @@ def _neuron_sizes(scales):
     for i in range(len(size)):
         size[i] = ops.where(size[i] > smallest, size[i], smallest)
         smallest = size[i] * SMALLEST_RATIO
+        smallest = ops.where(smallest > SMALLEST_SIZE, smallest, SMALLEST_SIZE)
     return size
 
 

@@ -169,15 +169,16 @@ def bent_line(z, slopes, domain):
     return line + slopes[1] * left + slopes[2] * right
 
 
-def continuing_tails(peaks, scales, domain):
+def continuing_tails(amplitude, peaks, domain):
     """Bends of a line with which the outermost pieces continue outside of the domain.
 
-    On the first piece of `sum_i s_i W_i` every wave rises, `W_i = u / (a_0 ... a_i)`,
-    and on the last one it falls as `(1 - u) / ((1 - a_0) a_1 ... a_i)`.
+    Of the function with tied scales. On its first piece every wave rises,
+    `W_i = u / (a_0 ... a_i)`, and on the last one it falls as
+    `(1 - u) / ((1 - a_0) a_1 ... a_i)`.
 
     Args:
-        peaks: tensor `(depth + 1, channels)` or `(depth, channels)`.
-        scales: tensor `(depth, channels)`.
+        amplitude: tensor `(channels,)`, the scale of the first wave.
+        peaks: tensor `(depth + 1, channels)`, as in `tied_scales`.
         domain: pair of floats.
 
     Returns:
@@ -185,16 +186,18 @@ def continuing_tails(peaks, scales, domain):
 
     Example: the tent `0.5 - abs(z)` continues below zero.
 
-        >>> peaks, scales = ops.full((1, 1), 0.5), ops.full((1, 1), 0.5)
-        >>> [float(t) for t in continuing_tails(peaks, scales, (-0.5, 0.5))[:, 0]]
+        >>> amplitude, peaks = ops.full((1,), 0.5), ops.full((2, 1), 0.5)
+        >>> tails = continuing_tails(amplitude, peaks, (-0.5, 0.5))
+        >>> [float(t) for t in tails[:, 0]]
         [-1.0, -1.0]
     """
-    # From the last wave to the first: no product of many `1 / a_i`, which would
-    # overflow before the scales make it small.
-    steepness = scales[-1]
-    for i in reversed(range(scales.shape[0] - 1)):
-        steepness = scales[i] + steepness / peaks[i + 1]
-    steepness = steepness * (1 / (domain[1] - domain[0]))
+    # By ratios of scales, from the last wave to the first. Of the scales themselves the
+    # last ones may vanish, where the product of all `1 / a_i`, their derivative, is
+    # infinite.
+    share = ops.ones_like(amplitude)
+    for i in reversed(range(1, peaks.shape[0] - 1)):
+        share = 1 + (1 - peaks[i]) * (peaks[i + 1] / peaks[i]) * share
+    steepness = amplitude * share * (1 / (domain[1] - domain[0]))
     return ops.stack([-steepness / peaks[0], -steepness / (1 - peaks[0])])
 
 

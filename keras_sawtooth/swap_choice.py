@@ -12,16 +12,8 @@ from keras_sawtooth.swap_graph import layers_in_front
 from keras_sawtooth.swap_pointwise import is_activation_layer
 from keras_sawtooth.swap_pointwise import is_pointwise
 
-# What they compute has the range of what they read, scaled and moved at most.
-RESHAPING = (
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.Flatten,
-    keras.layers.Permute,
-    keras.layers.Rescaling,
-    keras.layers.Reshape,
-)
+# Operations and layers that put tensors together and change no value.
+JOINING = ("Concatenate", "Hstack", "Stack", "Vstack")
 
 
 def choose_layers(model, kinds, where):
@@ -110,9 +102,12 @@ def _names(kinds):
 def _output_layers(model):
     """The layers that compute the outputs of a Sequential or functional model."""
     if has_graph(model):
-        last = [_with_range_of(x) for x in keras.tree.flatten(model.outputs)]
+        last = _with_range_of(model.outputs)
     elif isinstance(model, keras.Sequential):
-        last = model.layers[-1:]
+        layers = model.layers
+        while len(layers) > 1 and _passes_on(layers[-1], layers[-1:]):
+            layers = layers[:-1]
+        last = layers[-1:]
     elif type(model) is keras.layers.TimeDistributed:
         last = [model.layer]
     else:
@@ -120,18 +115,29 @@ def _output_layers(model):
     return [x for layer in last for x in _output_layers(layer)]
 
 
-def _with_range_of(tensor):
-    """The layer that a tensor has its range from, scaled and moved at most."""
-    layer, inputs = made_by(tensor)
-    while type(layer) in RESHAPING or _is_linear_activation(layer):
-        layer, inputs = made_by(inputs[0])
-    return layer
+def _with_range_of(outputs):
+    """The operations whose range decides about that of outputs.
+
+    What comes after them has no weights: reshapes, casts, factors, dropout, pooling.
+    """
+    tensors, seen, found = keras.tree.flatten(outputs), set(), []
+    while tensors:
+        tensor = tensors.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, inputs = made_by(tensor)
+        if _passes_on(operation, inputs):
+            tensors += inputs
+        else:
+            found.append(operation)
+    return found
 
 
-def _is_linear_activation(layer):
-    # The usual last layer under a policy of mixed precision.
-    linear = keras.activations.linear
-    return type(layer) is keras.layers.Activation and layer.activation is linear
+def _passes_on(operation, inputs):
+    if is_activation_layer(operation) or getattr(operation, "weights", ()):
+        return False
+    return len(inputs) == 1 or type(operation).__name__ in JOINING
 
 
 def _refuse(layer):

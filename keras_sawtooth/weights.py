@@ -5,6 +5,7 @@ import os
 import keras
 
 from keras_sawtooth.model_phase import build_optimizer
+from keras_sawtooth.model_phase import constants_renewed
 from keras_sawtooth.model_phase import rebuild_model
 from keras_sawtooth.model_phase import undone_on_failure
 from keras_sawtooth.model_phase import variable_scope
@@ -61,6 +62,13 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         )
     if not isinstance(filepath, str | os.PathLike):
         raise TypeError(f"`filepath` must be a path. Received: filepath={filepath!r}")
+    name = os.fspath(filepath)
+    if str(name).endswith(".h5") and not str(name).endswith(".weights.h5"):
+        raise ValueError(
+            "A legacy `.h5` file does not say of its layers which domain and phase "
+            "they have. Load the model, `keras.saving.load_model(file)`, and save its "
+            f"weights to a `.weights.h5` file. Received: filepath={name!r}"
+        )
     with variable_scope(model):
         kwargs["skip_mismatch"] = skip_mismatch
         return _load_weights(model, filepath, kwargs)
@@ -70,7 +78,7 @@ def _load_weights(model, filepath, kwargs):
     variables = model.variables + _optimizer_variables(model)
     try:
         diverged = any(map(_has_nan, variables))
-        with undone_on_failure(model, variables):
+        with constants_renewed(model), undone_on_failure(model, variables):
             load = _load_checkpoint if os.path.isdir(filepath) else _load_file
             followers = load(model, filepath, kwargs)
             refuse_nan(model.weights + _optimizer_variables(model), diverged)

@@ -504,6 +504,29 @@ def test_peaks_at_the_margin_give_no_infinite_tails(scales):
         assert np.isfinite(to_numpy(layer.slopes)).all()
 
 
+@pytest.mark.parametrize("depth, margin", [(8, 1e-6), (24, 0.01), (24, 1e-6)])
+def test_peaks_at_the_margin_give_finite_gradients(depth, margin):
+    layer = ks.RegionConstraint(
+        depth=depth, margin=margin, peak_initializer=keras.initializers.Constant(-40)
+    )
+    z = np.linspace(-3, 3, 64).reshape(16, 4).astype("float32")
+    layer.build(z.shape)
+
+    def loss(*values):
+        y, _ = layer.stateless_call(list(values), [], z)
+        return keras.ops.sum(keras.ops.square(y))
+
+    values = [to_numpy(v.value) for v in layer.trainable_variables]
+    for gradient in gradients(loss, values):
+        assert np.isfinite(gradient).all()
+
+
+def test_complex_numbers_are_refused():
+    for layer in (ks.RegionConstraint(), ks.SawtoothDense(2)):
+        with pytest.raises(ValueError, match=r"real numbers.*complex64"):
+            layer(np.ones((2, 2), "complex64"))
+
+
 def test_steps_of_free_scales_do_not_make_deep_tails_steep():
     layer = ks.RegionConstraint(depth=24, scales="free")
     layer.build((None, 3))
@@ -566,6 +589,8 @@ def test_random_peaks_refuses_bad_arguments(arguments, message):
         ((0, 3e38), "wide"),
         ((-3e38, 3e38), "wide"),
         ((1e39, 2e39), "wide"),
+        # Ends and breakpoints would be rounded to a few numbers.
+        ((1e6, 1e6 + 1), "narrow"),
     ],
 )
 def test_domains_that_float32_cannot_divide_by_are_refused(domain, word):

@@ -160,6 +160,27 @@ def test_after_nan_a_model_trains_as_if_nothing_had_been_loaded(phase, tmp_path)
     assert_same_state(model, untouched)
 
 
+def test_normalization_follows_its_weights(tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+
+    def build_normalized(shift):
+        first = keras.layers.Normalization(name="first")
+        first.adapt(x + shift)
+        last = keras.layers.Dense(1, name="dense")
+        layers = [keras.Input((5,)), first, ks.SawtoothDense(4, name="a"), last]
+        model = keras.Sequential(layers, name="model")
+        model.compile("sgd", "mse")
+        model.train_on_batch(x, x[:, :1])
+        return model
+
+    source, model = build_normalized(10.0), build_normalized(0.0)
+    model.predict(x, verbose=0)
+    write_checkpoint(source, tmp_path)
+    ks.load_weights(model, tmp_path)
+    expected = source.predict(x, verbose=0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5)
+
+
 def test_two_layers_of_one_name(tmp_path):
     def part(name):
         x = keras.Input((5,))

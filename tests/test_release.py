@@ -74,6 +74,19 @@ def test_far_outside_of_the_domain_a_release_is_exact(depth):
     np.testing.assert_allclose(outputs, 0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"peak_initializer": ks.RandomPeaks([1e-3] * 25)}, {"domain": (0, 1e-30)}],
+)
+def test_release_of_scales_below_what_float32_can_hold(arguments):
+    layer = ks.RegionConstraint(depth=24, tails="line", **arguments)
+    low, high = layer.domain
+    z = np.linspace(low, high, 200).reshape(50, 4).astype("float32")
+    before = to_numpy(layer(z))
+    layer.release()
+    np.testing.assert_allclose(to_numpy(layer(z)), before, rtol=0, atol=1e-6 * high)
+
+
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="for TensorFlow only"
 )
@@ -652,6 +665,8 @@ def test_vanishing_free_scales_do_not_explode_after_the_release(last):
         ({"epoch": True}, "epoch=True"),
         ({"epoch": "val_loss"}, "give `monitor='val_loss'`"),
         ({"epoch": 3, "monitor": "loss"}, "either `epoch` or `monitor`"),
+        ({"epoch": 3, "patience": 5}, "either `epoch` or `patience`"),
+        ({"epoch": 3, "mode": "max"}, "either `epoch` or `mode`"),
         ({"monitor": 3}, "monitor=3"),
         ({"patience": -1}, "patience=-1"),
         ({"verbose": "auto"}, "verbose='auto'"),

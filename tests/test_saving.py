@@ -387,6 +387,35 @@ def test_predictions_that_were_traced_before_follow(keep, tmp_path):
         assert min(moved) > 0
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_normalization_follows_its_weights(fails, tmp_path):
+    """It computes with constants, which functions that were traced hold as well."""
+    x, _ = data()
+
+    def build(shift, units):
+        first = keras.layers.Normalization()
+        first.adapt(x + shift)
+        last = keras.layers.Dense(units)
+        return keras.Sequential([first, ks.SawtoothDense(4), last])
+
+    source, model = build(10.0, 1), build(0.0, 2 if fails else 1)
+    expected = [m.predict(x, verbose=0) for m in (source, model)][fails]
+    source.save_weights(tmp_path / "m.weights.h5")
+    if fails:
+        with pytest.raises(ValueError, match="is what it was before"):
+            ks.load_weights(model, tmp_path / "m.weights.h5")
+    else:
+        ks.load_weights(model, tmp_path / "m.weights.h5")
+    for found in (to_numpy(model(x)), model.predict(x, verbose=0)):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_legacy_files_are_refused(tmp_path):
+    path = str(tmp_path / "m.h5")
+    with pytest.raises(ValueError, match=r"legacy `\.h5` file.*m\.h5'"):
+        ks.load_weights(plain(), path)
+
+
 def test_skip_mismatch_is_passed_on(tmp_path):
     source = trained(plain, "released", keep=False)
     source.save_weights(tmp_path / "m.weights.h5")

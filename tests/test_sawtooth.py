@@ -50,16 +50,7 @@ def test_exactly_two_to_the_depth_pieces_of_strict_curvature(depth, amplitude):
         assert all(bend * amplitude < 0 for bend in bends)
         assert vertices[0] == (0, 0) and vertices[-1] == (1, 0)
         tails = sawtooth.continuing_tails(
-            *tensors(
-                np.array(
-                    [
-                        peaks,
-                    ],
-                    "float64",
-                ).T,
-                np.array([scales], "float64").T,
-            ),
-            (0.0, 2.0),
+            *tensors(np.array([amplitude]), np.array([peaks], "float64").T), (0.0, 2.0)
         )
         exact = -slopes[0] / 2, slopes[-1] / 2
         np.testing.assert_allclose(

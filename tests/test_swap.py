@@ -68,7 +68,7 @@ def test_functional_with_shared_nested_and_wrapped_layers(tmp_path):
 def test_inputs_keep_their_names():
     inputs = [keras.Input((3,)), keras.Input((3,), name="b", optional=True)]
     hidden = layers.Dense(2, "relu")(inputs[0])
-    model = keras.Model(inputs, layers.Identity()(hidden))
+    model = keras.Model(inputs, layers.Dense(2)(hidden))
     copy = ks.replace_dense(model)
     for old, new in zip(model.layers, copy.layers, strict=True):
         if not isinstance(old, layers.InputLayer):
@@ -92,6 +92,32 @@ def test_outputs_keep_their_range(capsys):
     last = layers.Dense(1, "relu", name="last")
     with pytest.raises(ValueError, match="'last' is left alone: an output of the mod"):
         ks.replace_dense(keras.Sequential([inputs, last]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: 2.0 * x,
+        lambda x: -x / 3,
+        lambda x: x[:, 0],
+        lambda x: keras.ops.squeeze(x, -1),
+        lambda x: keras.ops.cast(x, "float16"),
+        lambda x: keras.ops.stack([x, x + 1]),
+        lambda x: keras.ops.exp(x),
+        lambda x: layers.Dropout(0.5)(layers.Identity()(x)),
+        lambda x: layers.Concatenate()([layers.Rescaling(2.0)(x), layers.Flatten()(x)]),
+        lambda x: layers.GlobalAveragePooling1D()(layers.RepeatVector(2)(x)),
+    ],
+)
+def test_changes_of_outputs_keep_their_range(change):
+    inputs = keras.Input((3,))
+    hidden = layers.Dense(2, "relu")(inputs)
+    last = layers.Dense(1, "tanh", name="last")(hidden)
+    copy = ks.replace_dense(keras.Model(inputs, change(last)))
+    assert type(copy.get_layer("last")) is layers.Dense
+    # Behind weights, the range of the layer in front does not decide.
+    copy = ks.replace_dense(keras.Model(inputs, change(layers.Dense(1)(last))))
+    assert type(copy.get_layer("last")) is ks.SawtoothDense
 
 
 @pytest.mark.parametrize(

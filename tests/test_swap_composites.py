@@ -330,14 +330,14 @@ def test_functional_model_with_a_call_of_its_own():
             return 2 * super().call(inputs)
 
     inputs = keras.Input((3,))
-    model = Twice(inputs, layers.Identity()(layers.Dense(3, "relu")(inputs)))
+    model = Twice(inputs, layers.Dense(1)(layers.Dense(3, "relu")(inputs)))
     assert isinstance(ks.replace_dense(model), Twice)
 
     class Renamed(Twice):
         def __init__(self, width):
             inputs = keras.Input((3,))
             hidden = layers.Dense(width, "relu")(inputs)
-            super().__init__(inputs, layers.Identity()(hidden))
+            super().__init__(inputs, layers.Dense(1)(hidden))
 
     with pytest.raises(TypeError, match="Renamed has a `call` and an `__init__` of"):
         ks.replace_dense(Renamed(4))

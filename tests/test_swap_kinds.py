@@ -41,7 +41,7 @@ def images(*hidden):
 def test_every_kind(kind, arguments, rank, channels):
     inputs = keras.Input((4,) * (rank - 1) + (3,))
     old = kind(**arguments, activation="relu", name="old")
-    model = keras.Model(inputs, layers.Identity()(old(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(old(inputs)))
     new = ks.replace_dense(model, depth=2, kinds=(kind,), **IDENTITY).get_layer("old")
     assert type(new) is kind
     assert new.activation.peaks.shape == (3, channels)
@@ -114,7 +114,7 @@ def test_a_layer_that_has_the_name_of_an_activation(tmp_path):
     inputs = keras.Input((4, 4, 3))
     x = layers.Conv2D(2, 2, activation="relu", name="first")(inputs)
     x = layers.Conv2D(3, 2, activation="relu", name="first_activation")(x)
-    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Identity()(x)))
+    model = keras.Model(inputs, layers.Dense(1)(x))
     copy = ks.replace_dense(model, kinds=(layers.Conv2D,))
     names = [layer.activation.name for layer in copy.layers[1:3]]
     assert names == ["first_activation_region", "first_activation_activation"]
@@ -160,7 +160,7 @@ def test_channels_first():
     conv = layers.Conv2D(
         2, 2, activation="relu", data_format="channels_first", name="conv"
     )
-    model = keras.Model(inputs, layers.Identity()(conv(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(conv(inputs)))
     with pytest.raises(ValueError, match=r"'conv'.*not an axis of channels.*where="):
         ks.replace_dense(model, kinds=(layers.Conv2D,))
 
@@ -168,7 +168,7 @@ def test_channels_first():
 def test_einsum_without_channels_last():
     inputs = keras.Input((4, 3))
     einsum = layers.EinsumDense("abc,cd->adb", (5, 4), activation="relu", name="last")
-    model = keras.Model(inputs, layers.Identity()(einsum(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(einsum(inputs)))
     with pytest.raises(ValueError, match=r"'last'.*not an axis of channels"):
         ks.replace_dense(model, kinds=(layers.EinsumDense,))
 
@@ -192,7 +192,7 @@ def test_arguments_of_dense_alone():
 def test_lora():
     inputs = keras.Input((4, 3))
     einsum = layers.EinsumDense("abc,cd->abd", (None, 5), activation="relu", name="e")
-    model = keras.Model(inputs, layers.Identity()(einsum(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(einsum(inputs)))
     einsum.enable_lora(2)
     with pytest.raises(ValueError, match="'e' has LoRA enabled"):
         ks.replace_dense(model, kinds=(layers.EinsumDense,))
