@@ -90,12 +90,17 @@ def check_domain(domain, dtype):
         low, high = np.array(interval, dtype)
         # XLA flushes smaller numbers to zero. An eighth is the starting amplitude.
         narrow = (high - low) / 8 < smallest
-        # Its ends are rounded, and the pieces are parts of it.
-        narrow |= high - low < 1024 * np.spacing(max(abs(low), abs(high)))
         wide = not np.isfinite(high - low) or 1 / (high - low) < smallest
+        # Its ends are rounded, and the pieces are parts of it.
+        distant = high - low < 1024 * np.spacing(max(abs(low), abs(high)))
     if narrow or wide:
         raise ValueError(
             f"`domain` is too {'narrow' if narrow else 'wide'} for {dtype}: take other "
             f"units for the input. Received: domain={domain!r}"
+        )
+    if distant:
+        raise ValueError(
+            f"`domain` holds too few numbers of {dtype}, so far away from zero: "
+            f"subtract a constant from the input. Received: domain={domain!r}"
         )
     return interval

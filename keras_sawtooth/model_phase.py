@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from contextlib import suppress
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sawtooth import layer_phase
@@ -84,26 +83,26 @@ def constants_renewed(model):
     """Let `Normalization` follow its weights, which the block may change or restore.
 
     It makes constants of them, which functions that were traced hold as well. Of what
-    sets weights, only Keras' loader of files knows about it, and forgets the functions.
+    sets weights, only Keras' loader of files renews them, and it forgets the functions.
     """
-    layers = [x for x in flatten_layers(model) if _is_normalization(x)]
-    before = [_constants(layer) for layer in layers]
+    layers = [x for x in flatten_layers(model) if _is_adapted(x)]
+    before = [(layer, layer.mean, layer.variance) for layer in layers]
     try:
         yield
-    finally:
-        for layer in layers:
-            layer.finalize_state()
-        after = [_constants(layer) for layer in layers]
-        if not all(map(np.array_equal, before, after)):
-            forget_old_variables(model)
+    except BaseException:
+        for layer, mean, variance in before:
+            layer.mean, layer.variance = mean, variance
+        raise
+    for layer in layers:
+        layer.finalize_state()
+    if layers:
+        forget_old_variables(model)
 
 
-def _is_normalization(layer):
-    return isinstance(layer, keras.layers.Normalization) and layer.built
-
-
-def _constants(layer):
-    return [ops.convert_to_numpy(value) for value in (layer.mean, layer.variance)]
+def _is_adapted(layer):
+    if not isinstance(layer, keras.layers.Normalization):
+        return False
+    return layer.built and layer.input_mean is None
 
 
 def rebuild_model(model, replaced):

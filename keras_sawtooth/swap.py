@@ -60,9 +60,10 @@ def replace_dense(
             `Conv1D`, `Conv2D`, `Conv3D`, their transposes, `DepthwiseConv1D`,
             `DepthwiseConv2D`, `SeparableConv1D`, `SeparableConv2D`. Subclasses do not
             count, as they may compute anything.
-        **kwargs: all other arguments of `SawtoothDense` or, for activations that are
-            layers and for layers that keep their class, of `RegionConstraint`, such as
-            `domain`, for every replacement.
+        **kwargs: other arguments of `SawtoothDense` or, for activations that are layers
+            and for layers that keep their class, of `RegionConstraint`, such as
+            `domain`, for every replacement. What the old layer decides (its units,
+            bias, dtype, name and so on) is no argument.
 
     Returns:
         The new model.

@@ -6,6 +6,7 @@ import keras
 
 from keras_sawtooth.graphs import has_graph
 from keras_sawtooth.graphs import made_by
+from keras_sawtooth.graphs import unwrapped
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.swap_graph import functions_in_graphs
 from keras_sawtooth.swap_graph import layers_in_front
@@ -118,7 +119,8 @@ def _output_layers(model):
 def _with_range_of(outputs):
     """The operations whose range decides about that of outputs.
 
-    What comes after them has no weights: reshapes, casts, factors, dropout, pooling.
+    After them come operations of one tensor without weights, such as reshapes, casts,
+    factors, dropout and pooling, and such as join tensors.
     """
     tensors, seen, found = keras.tree.flatten(outputs), set(), []
     while tensors:
@@ -135,7 +137,12 @@ def _with_range_of(outputs):
 
 
 def _passes_on(operation, inputs):
-    if is_activation_layer(operation) or getattr(operation, "weights", ()):
+    operation = unwrapped(operation)
+    if isinstance(operation, keras.layers.Normalization):
+        return True
+    if is_activation_layer(operation) or isinstance(operation, keras.Model):
+        return False
+    if getattr(operation, "weights", ()):
         return False
     return len(inputs) == 1 or type(operation).__name__ in JOINING
 

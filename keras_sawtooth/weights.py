@@ -39,8 +39,8 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         FileNotFoundError: if there is no such file.
         TypeError: if `model` is not a `keras.Model`, or `filepath` not a path.
         ValueError: if the file is damaged, belongs to another model, holds NaN values,
-            or leaves NaN values that the model had before; if Orbax wrote it, and
-            `model` is not built or compiled.
+            or leaves NaN values that the model had before; if it is a legacy `.h5`
+            or `.hdf5` file; if Orbax wrote it, and `model` is not built or compiled.
 
     Example:
 
@@ -62,11 +62,12 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
         )
     if not isinstance(filepath, str | os.PathLike):
         raise TypeError(f"`filepath` must be a path. Received: filepath={filepath!r}")
-    name = os.fspath(filepath)
-    if str(name).endswith(".h5") and not str(name).endswith(".weights.h5"):
+    name = str(filepath)
+    legacy = name.endswith((".h5", ".hdf5")) and not name.endswith(".weights.h5")
+    if legacy and os.path.isfile(name):
         raise ValueError(
-            "A legacy `.h5` file does not say of its layers which domain and phase "
-            "they have. Load the model, `keras.saving.load_model(file)`, and save its "
+            "A legacy HDF5 file does not say of its layers which domain and phase they "
+            "have. Load the model, `keras.saving.load_model(file)`, and save its "
             f"weights to a `.weights.h5` file. Received: filepath={name!r}"
         )
     with variable_scope(model):

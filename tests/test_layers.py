@@ -589,12 +589,12 @@ def test_random_peaks_refuses_bad_arguments(arguments, message):
         ((0, 3e38), "wide"),
         ((-3e38, 3e38), "wide"),
         ((1e39, 2e39), "wide"),
-        # Ends and breakpoints would be rounded to a few numbers.
-        ((1e6, 1e6 + 1), "narrow"),
+        # Ends and breakpoints would be rounded to few numbers.
+        ((1e6, 1e6 + 1), "few numbers"),
     ],
 )
 def test_domains_that_float32_cannot_divide_by_are_refused(domain, word):
-    with pytest.raises(ValueError, match=f"too {word} for float32.*domain="):
+    with pytest.raises(ValueError, match=f"too {word} .*float32.*domain="):
         ks.RegionConstraint(domain=domain)
     ks.RegionConstraint(domain=domain, dtype="float64")
 

@@ -410,10 +410,35 @@ def test_normalization_follows_its_weights(fails, tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_legacy_files_are_refused(tmp_path):
-    path = str(tmp_path / "m.h5")
-    with pytest.raises(ValueError, match=r"legacy `\.h5` file.*m\.h5'"):
-        ks.load_weights(plain(), path)
+@pytest.mark.parametrize("name", ["m.h5", "m.hdf5"])
+def test_legacy_files_are_refused(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"legacy HDF5 file.*{name}'"):
+        ks.load_weights(plain(), tmp_path / name)
+
+
+def test_normalization_that_was_built_without_data(tmp_path):
+    """Its constants are symbolic until weights are loaded."""
+    x, _ = data()
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = keras.layers.Normalization()
+            self.second = ks.SawtoothDense(4)
+
+        def call(self, inputs):
+            return self.second(self.first(inputs))
+
+    source, model = Model(), Model()
+    source.first.adapt(x + 10)
+    expected = to_numpy(source(x))
+    source.save_weights(tmp_path / "m.weights.h5")
+    model(keras.Input(x.shape[1:]))
+    with pytest.raises(FileNotFoundError):
+        ks.load_weights(model, tmp_path / "none.weights.h5")
+    ks.load_weights(model, tmp_path / "m.weights.h5")
+    np.testing.assert_allclose(to_numpy(model(x)), expected, atol=1e-5)
 
 
 def test_skip_mismatch_is_passed_on(tmp_path):

@@ -107,6 +107,7 @@ def test_outputs_keep_their_range(capsys):
         lambda x: layers.Dropout(0.5)(layers.Identity()(x)),
         lambda x: layers.Concatenate()([layers.Rescaling(2.0)(x), layers.Flatten()(x)]),
         lambda x: layers.GlobalAveragePooling1D()(layers.RepeatVector(2)(x)),
+        lambda x: layers.Normalization(mean=1.0, variance=2.0, invert=True)(x),
     ],
 )
 def test_changes_of_outputs_keep_their_range(change):
@@ -118,6 +119,20 @@ def test_changes_of_outputs_keep_their_range(change):
     # Behind weights, the range of the layer in front does not decide.
     copy = ks.replace_dense(keras.Model(inputs, change(layers.Dense(1)(last))))
     assert type(copy.get_layer("last")) is ks.SawtoothDense
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x, layers.TimeDistributed, lambda x: keras.Sequential([x])]
+)
+def test_activation_layers_of_outputs_keep_their_range(wrap):
+    inputs = keras.Input((4, 3))
+    hidden = layers.Dense(5, "relu", name="hidden")(inputs)
+    last = layers.TimeDistributed(layers.Dense(2))(hidden)
+    outputs = keras.ops.squeeze(2.0 * wrap(layers.ReLU())(last)[:, :1], 1)
+    copy = ks.replace_dense(keras.Model(inputs, outputs))
+    assert len(ks.release(copy)) == 1
+    x = 100 * RNG.normal(size=(50, 4, 3)).astype("float32")
+    assert keras.ops.convert_to_numpy(copy(x)).min() == 0
 
 
 @pytest.mark.parametrize(
