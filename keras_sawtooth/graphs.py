@@ -17,11 +17,6 @@ def has_graph(layer):
     return is_graph(layer) and hasattr(layer, "outputs")
 
 
-def unwrapped(layer):
-    """The layer inside of a `TimeDistributed`, or the layer itself."""
-    return layer.layer if type(layer) is keras.layers.TimeDistributed else layer
-
-
 def made_by(tensor):
     """The operation that a symbolic tensor comes from, and the tensors that it read."""
     # Keras has no public way to walk the graph of a model.

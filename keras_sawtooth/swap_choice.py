@@ -6,7 +6,6 @@ import keras
 
 from keras_sawtooth.graphs import has_graph
 from keras_sawtooth.graphs import made_by
-from keras_sawtooth.graphs import unwrapped
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.swap_graph import functions_in_graphs
 from keras_sawtooth.swap_graph import layers_in_front
@@ -137,12 +136,11 @@ def _with_range_of(outputs):
 
 
 def _passes_on(operation, inputs):
-    operation = unwrapped(operation)
-    if isinstance(operation, keras.layers.Normalization):
+    if type(operation) is keras.layers.Normalization:
         return True
-    if is_activation_layer(operation) or isinstance(operation, keras.Model):
-        return False
-    if getattr(operation, "weights", ()):
+    if isinstance(operation, keras.layers.Layer) and (
+        operation.weights or any(map(is_activation_layer, flatten_layers(operation)))
+    ):
         return False
     return len(inputs) == 1 or type(operation).__name__ in JOINING
 

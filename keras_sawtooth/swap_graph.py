@@ -5,7 +5,6 @@ from keras import layers
 
 from keras_sawtooth.graphs import has_graph
 from keras_sawtooth.graphs import made_by
-from keras_sawtooth.graphs import unwrapped
 
 # May stand between a layer and its activation: a channel stays a channel.
 BETWEEN = (
@@ -45,7 +44,7 @@ def layers_in_front(model, kinds):
     found = {}
     for graph in _graphs(model):
         for layer, inputs in _calls(graph):
-            key = id(unwrapped(layer))
+            key = id(_unwrapped(layer))
             found.setdefault(key, []).append(_sources(inputs, kinds))
     return found
 
@@ -60,7 +59,7 @@ def _graphs(model):
     """A model and the models that are layers of it, but none in the code of a class."""
     models, seen = [model], set()
     while models:
-        model = unwrapped(models.pop())
+        model = _unwrapped(models.pop())
         if has_graph(model) and id(model) not in seen:
             seen.add(id(model))
             models += model.layers
@@ -88,12 +87,16 @@ def _sources(tensors, kinds):
             continue
         seen.add(id(tensor))
         operation, inputs = made_by(tensor)
-        layer = unwrapped(operation)
+        layer = _unwrapped(operation)
         if type(layer) in BETWEEN:
             tensors += inputs
         elif type(layer) in kinds and _is_linear(layer):
             sources.append(layer)
     return sources
+
+
+def _unwrapped(layer):
+    return layer.layer if type(layer) is layers.TimeDistributed else layer
 
 
 def _is_linear(layer):

@@ -108,6 +108,7 @@ def test_outputs_keep_their_range(capsys):
         lambda x: layers.Concatenate()([layers.Rescaling(2.0)(x), layers.Flatten()(x)]),
         lambda x: layers.GlobalAveragePooling1D()(layers.RepeatVector(2)(x)),
         lambda x: layers.Normalization(mean=1.0, variance=2.0, invert=True)(x),
+        lambda x: keras.Sequential([layers.Reshape((1, 1)), layers.Flatten()])(x),
     ],
 )
 def test_changes_of_outputs_keep_their_range(change):
