@@ -24,6 +24,25 @@ def made_by(tensor):
     return operation, _read_tensors(operation)[node_index]
 
 
+def origins(tensors, passes_on):
+    """The operations that tensors come from, behind those that pass tensors on.
+
+    `passes_on` takes an operation and the tensors that it read, and returns a bool.
+    """
+    tensors, seen, found = keras.tree.flatten(tensors), set(), []
+    while tensors:
+        tensor = tensors.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, inputs = made_by(tensor)
+        if passes_on(operation, inputs):
+            tensors += inputs
+        else:
+            found.append(operation)
+    return found
+
+
 def read_shapes(layer):
     """The shape of the first tensor that a layer reads, for each of its calls."""
     return [tensors[0].shape for tensors in _read_tensors(layer)]

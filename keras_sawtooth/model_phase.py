@@ -83,7 +83,7 @@ def constants_renewed(model):
     """Let `Normalization` follow its weights, which the block may change or restore.
 
     It makes constants of them, which functions that were traced hold as well. Of what
-    sets weights, only Keras' loader of files renews them, and it forgets the functions.
+    sets weights, only Keras' loader of files renews them, but not those functions.
     """
     layers = [x for x in flatten_layers(model) if _is_adapted(x)]
     before = [(layer, layer.mean, layer.variance) for layer in layers]

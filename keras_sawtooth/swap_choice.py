@@ -5,7 +5,7 @@ import re
 import keras
 
 from keras_sawtooth.graphs import has_graph
-from keras_sawtooth.graphs import made_by
+from keras_sawtooth.graphs import origins
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.swap_graph import functions_in_graphs
 from keras_sawtooth.swap_graph import layers_in_front
@@ -102,7 +102,7 @@ def _names(kinds):
 def _output_layers(model):
     """The layers that compute the outputs of a Sequential or functional model."""
     if has_graph(model):
-        last = _with_range_of(model.outputs)
+        last = origins(model.outputs, _passes_on)
     elif isinstance(model, keras.Sequential):
         layers = model.layers
         while len(layers) > 1 and _passes_on(layers[-1], layers[-1:]):
@@ -115,27 +115,12 @@ def _output_layers(model):
     return [x for layer in last for x in _output_layers(layer)]
 
 
-def _with_range_of(outputs):
-    """The operations whose range decides about that of outputs.
-
-    After them come operations of one tensor without weights, such as reshapes, casts,
-    factors, dropout and pooling, and such as join tensors.
-    """
-    tensors, seen, found = keras.tree.flatten(outputs), set(), []
-    while tensors:
-        tensor = tensors.pop()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        operation, inputs = made_by(tensor)
-        if _passes_on(operation, inputs):
-            tensors += inputs
-        else:
-            found.append(operation)
-    return found
-
-
 def _passes_on(operation, inputs):
+    """Whether the range of what an operation reads decides about that of its result.
+
+    As it does of operations of one tensor without weights, such as reshapes, casts,
+    factors, dropout and pooling, and of those that join tensors.
+    """
     if type(operation) is keras.layers.Normalization:
         return True
     if isinstance(operation, keras.layers.Layer) and (

@@ -5,6 +5,7 @@ from keras import layers
 
 from keras_sawtooth.graphs import has_graph
 from keras_sawtooth.graphs import made_by
+from keras_sawtooth.graphs import origins
 
 # May stand between a layer and its activation: a channel stays a channel.
 BETWEEN = (
@@ -80,19 +81,9 @@ def _calls(graph):
 
 
 def _sources(tensors, kinds):
-    tensors, seen, sources = list(tensors), set(), []
-    while tensors:
-        tensor = tensors.pop()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        operation, inputs = made_by(tensor)
-        layer = _unwrapped(operation)
-        if type(layer) in BETWEEN:
-            tensors += inputs
-        elif type(layer) in kinds and _is_linear(layer):
-            sources.append(layer)
-    return sources
+    found = origins(tensors, lambda layer, _: type(_unwrapped(layer)) in BETWEEN)
+    found = [_unwrapped(layer) for layer in found]
+    return [x for x in found if type(x) in kinds and _is_linear(x)]
 
 
 def _unwrapped(layer):
