@@ -4,7 +4,9 @@ import numpy as np
 
 
 def mean_and_error(values):
-    """Mean, and its standard error."""
+    """Mean, and its standard error: NaN of a single value."""
+    if len(values) == 1:
+        return values[0], float("nan")
     return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
 
 

@@ -76,6 +76,16 @@ def load(folder):
     data = np.loadtxt(folder / "data.csv", delimiter=",", skiprows=1)
     lines = (folder / "test_rows.txt").read_text().splitlines()
     splits = [np.array(line.split(), int) for line in lines if line.strip()]
+    for i, rows in enumerate(splits):
+        if not np.all((0 <= rows) & (rows < len(data))) or len(rows) == len(data):
+            sys.exit(
+                f"Split {i} of {folder / 'test_rows.txt'} must be some of the rows 0 "
+                f"to {len(data) - 1}. Received: {len(rows)} rows from {rows.min()} to "
+                f"{rows.max()}"
+            )
+    if not np.isfinite(data).all():
+        row = np.flatnonzero(~np.isfinite(data).all(axis=1))[0]
+        sys.exit(f"Row {row} of {folder / 'data.csv'} has a missing value.")
     return Table(data[:, :-1], data[:, -1], splits)
 
 

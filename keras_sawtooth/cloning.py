@@ -1,7 +1,4 @@
-"""Cloning layers and models, which may end in an activation.
-
-Shared by `replace_dense` and `to_standard_layers`.
-"""
+"""What `replace_dense` and `to_standard_layers` share: how models are copied."""
 
 import tempfile
 from contextlib import contextmanager
@@ -10,8 +7,6 @@ import keras
 
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.nested_layers import compiled_models
-from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # Layers that apply their `activation` to their result, and nothing after it.
 ENDS_IN_ACTIVATION = (
@@ -30,27 +25,49 @@ ENDS_IN_ACTIVATION = (
 )
 
 
-def check_same_call(model, result):
-    """Refuse a clone that would compute something else than the model does.
+def clone_graph(model, clone):
+    """A copy of a Sequential or functional model, made of copies of its layers.
 
     Args:
-        model: a Sequential or functional model.
-        result: what `keras.models.clone_model` made of it.
+        model: a built `keras.Model` with a graph.
+        clone: function of a layer or operation that returns its copy.
 
     Raises:
-        TypeError: if a class in `model` has a `call` that its clone has not.
+        TypeError: if a class in `model` has a `call` that its copy has not.
     """
-    if type(model).call is not type(result).call:
+    copy = keras.models.clone_model(
+        model, _new_inputs(model), clone_function=clone, recursive=True
+    )
+    _check_same_call(model, copy)
+    return copy
+
+
+def _new_inputs(model):
+    """Inputs like those of a model; Keras' own cloning loses more than their names."""
+    if isinstance(model, keras.Sequential):
+        return None
+    known = {
+        id(layer.output): layer.get_config()
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    return keras.tree.map_structure(
+        lambda x: keras.layers.InputLayer.from_config(known[id(x)]).output, model.input
+    )
+
+
+def _check_same_call(model, copy):
+    if type(model).call is not type(copy).call:
         raise TypeError(
             f"{model.name!r} cannot be copied: it is a functional model, but "
             f"{type(model).__name__} has a `call` and an `__init__` of its own. "
             f"Received: model={model!r}"
         )
     # There may be layers outside of the graph, which are not copied.
-    copies = {layer.name: layer for layer in result.layers}
+    copies = {layer.name: layer for layer in copy.layers}
     for layer in model.layers:
         if is_graph(layer) and layer.name in copies:
-            check_same_call(layer, copies[layer.name])
+            _check_same_call(layer, copies[layer.name])
 
 
 @contextmanager
@@ -67,30 +84,6 @@ def uncompiled(model):
     finally:
         for trainer in compiled:
             trainer.compiled = True
-
-
-def layer_pairs(layer, copy):
-    """Pairs of every layer inside `layer`, itself included, and its copy."""
-    for old, new in zip(flatten_layers(layer), flatten_layers(copy), strict=False):
-        # Keras builds the `activation` of a layer when that is called on data.
-        if old.built and not new.built:
-            new.build_from_config(old.get_build_config())
-    return zip(flatten_layers(layer), flatten_layers(copy), strict=True)
-
-
-def copy_state(layer, copy):
-    """Copy what a layer itself would save: its variables, not those of its layers,
-    and its assets."""
-    store = {}
-    if type(layer) is SawtoothDense:
-        # With LoRA merged into the kernel, and without a checksum.
-        keras.layers.Dense.save_own_variables(layer, store)
-    else:
-        layer.save_own_variables(store)
-    # Through NumPy: on JAX the two would share a buffer.
-    store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
-    copy.load_own_variables(store)
-    copy_assets(layer, copy)
 
 
 def copy_assets(layer, copy):

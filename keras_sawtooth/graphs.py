@@ -17,36 +17,37 @@ def has_graph(layer):
     return is_graph(layer) and hasattr(layer, "outputs")
 
 
-def made_by(tensor):
-    """The operation that a symbolic tensor comes from, and the tensors that it read."""
-    # Keras has no public way to walk the graph of a model.
-    operation, node_index, _ = tensor._keras_history
-    return operation, _read_tensors(operation)[node_index]
+def calls_behind(tensors, passes_on):
+    """The calls that symbolic tensors come from, through those that pass tensors on.
+
+    Args:
+        tensors: nested structure of symbolic tensors.
+        passes_on: function of an operation and the tensors that it read, that returns
+            whether to look behind this call as well.
+
+    Yields:
+        Every call once: the operation, the tensors that it read, and what `passes_on`
+        says of it.
+    """
+    tensors, seen = keras.tree.flatten(tensors), set()
+    while tensors:
+        # Keras has no public way to walk the graph of a model.
+        operation, node_index, _ = tensors.pop()._keras_history
+        inputs = operation._inbound_nodes[node_index].input_tensors
+        # One operation may be called on several tensors, and give several.
+        call = (id(operation), *map(id, inputs))
+        if call not in seen:
+            seen.add(call)
+            passed = passes_on(operation, inputs)
+            tensors += inputs if passed else ()
+            yield operation, inputs, passed
 
 
 def origins(tensors, passes_on):
-    """The operations that tensors come from, behind those that pass tensors on.
-
-    `passes_on` takes an operation and the tensors that it read, and returns a bool.
-    """
-    tensors, seen, found = keras.tree.flatten(tensors), set(), []
-    while tensors:
-        tensor = tensors.pop()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        operation, inputs = made_by(tensor)
-        if passes_on(operation, inputs):
-            tensors += inputs
-        else:
-            found.append(operation)
-    return found
+    """The operations at which a walk by `calls_behind` ends."""
+    return [x for x, _, passed in calls_behind(tensors, passes_on) if not passed]
 
 
 def read_shapes(layer):
     """The shape of the first tensor that a layer reads, for each of its calls."""
-    return [tensors[0].shape for tensors in _read_tensors(layer)]
-
-
-def _read_tensors(operation):
-    return [node.input_tensors for node in operation._inbound_nodes]
+    return [node.input_tensors[0].shape for node in layer._inbound_nodes]

@@ -11,19 +11,29 @@ from keras import ops
 
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
-from keras_sawtooth.backend import current
+from keras_sawtooth.backend import current as backend
 
 
-def release(layer):
-    """Turn a constrained layer into the same function with ReLU weights."""
-    constrained_variables = _variables_of_phase(layer)
+def change_phase(layer):
+    """Release a constrained layer, or constrain a released one.
+
+    A release keeps the function. The way back does not, as weights that were trained
+    freely are not composed triangles: its variables wait for values to come.
+    """
+    replaced = _variables_of_phase(layer)
     others = added_variables(layer)
     with _unlocked(layer):
-        add_relu_variables(layer)
+        if layer.constrained:
+            add_relu_variables(layer)
+        else:
+            add_constrained_variables(layer)
+            # `slope` comes last in the constrained phase.
+            others = [layer.slope, *others]
+            _forget(layer, replaced)
         _move_to_end(layer, others)
-    layer.constrained = False
-    _freeze_like(constrained_variables, layer)
-    _invalidate(constrained_variables)
+    layer.constrained = not layer.constrained
+    _freeze_like(replaced, layer)
+    _invalidate(replaced)
 
 
 def add_constrained_variables(layer):
@@ -62,7 +72,7 @@ def add_relu_variables(layer):
     def initializer(field):
         def initial_value(shape, dtype=None):
             # JAX would compile every operation by itself.
-            blocks = current.compiled(relu_network.relu_blocks)(
+            blocks = backend.compiled_on_jax(relu_network.relu_blocks)(
                 *layer._peaks_and_scales(peak_logits, amplitude)
             )
             return ops.cast(getattr(blocks, field) / layer._relu_unit(field), dtype)
@@ -107,24 +117,6 @@ def add_variable(layer, name, initializer):
         autocast=False,
     )
     setattr(layer, name, variable)
-
-
-def constrain(layer):
-    """Give a released layer variables of the constrained phase, for values to come.
-
-    The function is not kept: weights that were trained freely are not composed
-    triangles.
-    """
-    relu_variables = _variables_of_phase(layer)
-    others = added_variables(layer)
-    with _unlocked(layer):
-        add_constrained_variables(layer)
-        # `slope` comes last in the constrained phase.
-        _move_to_end(layer, [layer.slope, *others])
-        _forget(layer, relu_variables)
-    layer.constrained = True
-    _freeze_like(relu_variables, layer)
-    _invalidate(relu_variables)
 
 
 def take_back(layer, variables, constrained):

@@ -33,10 +33,7 @@ def change_phase(model, layers):
     own = [variable for _, variables in replaced for variable in variables]
     with variable_scope(model), undone_on_failure(model, own):
         for layer in layers:
-            if layer.constrained:
-                layer.release()
-            else:
-                layer_phase.constrain(layer)
+            layer_phase.change_phase(layer)
         rebuild_model(model, replaced)
 
 

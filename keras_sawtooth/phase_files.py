@@ -84,10 +84,7 @@ def _follow(layer, found):
     follows = layer.constrained or followers is not None
     if not follows or found != layer.variable_shapes(not layer.constrained):
         raise ValueError(_mismatch(layer, found))
-    if layer.constrained:
-        layer.release()
-    else:
-        layer_phase.constrain(layer)
+    layer_phase.change_phase(layer)
     if followers is not None:
         followers.append(layer)
         return

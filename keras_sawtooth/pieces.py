@@ -46,10 +46,10 @@ def tied_scales(amplitude, peaks):
     return amplitude * np.cumprod([np.ones_like(amplitude), *ratios], axis=0)
 
 
-def continuing_tails(peaks, scales, domain):
-    rise = (scales / np.cumprod(peaks[:-1], axis=0)).sum(axis=0)
-    rise = rise / (domain[1] - domain[0])
-    return np.stack([-rise, -rise * peaks[0] / (1 - peaks[0])])
+def continuing_tails(amplitude, peaks, domain):
+    rises = tied_scales(amplitude, peaks) / np.cumprod(peaks[:-1], axis=0)
+    steepness = rises.sum(axis=0) / (domain[1] - domain[0])
+    return np.stack([-steepness, -steepness * peaks[0] / (1 - peaks[0])])
 
 
 def free_jumps(peaks, scales):

@@ -120,6 +120,7 @@ class Plateau(keras.callbacks.EarlyStopping):
         )
         if not self.monitor.startswith("val_"):
             raise ValueError(message)
+        message += ". Give `fit` `validation_data` or a `validation_split`."
         # With `validation_freq` above 1 it may come yet: a warning for now.
         if self._missing is None:
             warnings.warn(message, stacklevel=2)

@@ -85,7 +85,7 @@ def check_config(config, custom_objects=None):
         elif isinstance(value, dict):
             if "class_name" in value or "registered_name" in value:
                 _check_object(value, objects)
-            _check_entries(value)
+            _check_vocabulary(value)
             check_allocation(value)
     return objects
 
@@ -184,7 +184,7 @@ def _check_value(name, content):
             raise ValueError(f"Its config holds an array of dtype {dtype!r}.")
 
 
-def _check_entries(value):
+def _check_vocabulary(value):
     vocabulary = value.get("vocabulary")
     if isinstance(vocabulary, str):
         raise ValueError(

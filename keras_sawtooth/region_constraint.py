@@ -13,7 +13,7 @@ from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_domain
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
-from keras_sawtooth.backend import current
+from keras_sawtooth.backend import current as backend
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.variable_shapes import relu_shapes
@@ -102,6 +102,7 @@ class RegionConstraint(keras.layers.Layer):
     Raises:
         ValueError: if an argument is outside its range, or if the last axis of
             the input is unknown when the layer is built.
+        TypeError: if it is given a tensor in the place of its arguments.
 
     Example:
 
@@ -141,6 +142,12 @@ class RegionConstraint(keras.layers.Layer):
         relu_constraint=None,
         **kwargs,
     ):
+        if getattr(depth, "shape", ()):
+            raise TypeError(
+                "`RegionConstraint` is a layer: call an instance on the tensor, "
+                "`RegionConstraint()(x)`, and give one to a layer, "
+                f"`activation=RegionConstraint()`. Received: {type(depth).__name__}"
+            )
         super().__init__(**kwargs)
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
         self.domain = check_domain(domain, self._evaluated_dtype)
@@ -189,7 +196,7 @@ class RegionConstraint(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
-        with current.init_scope():
+        with backend.init_scope():
             layer_phase.add_constrained_variables(self)
             layer_phase.add_variable(self, "slope", self.slope_initializer)
             if not self.constrained:
@@ -344,7 +351,7 @@ class RegionConstraint(keras.layers.Layer):
                 f"Layer {self.path!r} was released before. A layer can be "
                 "released once."
             )
-        layer_phase.release(self)
+        layer_phase.change_phase(self)
 
     def _evaluated(self, value):
         """`value` as a tensor of the dtype in which the waves are evaluated."""

@@ -208,7 +208,7 @@ def _line_slopes(layer):
     if layer.constrained:
         peaks = _to_numpy(layer.peaks)
         first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
-        tails = continuing_tails(peaks, tied_scales(first, peaks), layer.domain)
+        tails = continuing_tails(first, peaks, layer.domain)
         left, right = tails + _to_numpy(layer.tail_slopes.value)
     else:
         left, right = _to_numpy(layer.relu_tail_slopes.value) * layer.relu_rate

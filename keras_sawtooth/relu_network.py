@@ -178,14 +178,13 @@ def hidden_layer(hidden, kernel, bias):
     return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
 
 
-def unrolled(layer, hidden, kernel, bias):
+def unrolled(hidden, kernel, bias):
     """The four neurons after all layers, of which compilers see every one.
 
-    `layer` is a function like `hidden_layer`; `kernel` is `(depth - 1, 4, 4, channels)`
-    and `bias` is `(depth - 1, 4, channels)`.
+    `kernel` is `(depth - 1, 4, 4, channels)` and `bias` is `(depth - 1, 4, channels)`.
     """
     for i in range(kernel.shape[0]):
-        hidden = layer(hidden, kernel[i], bias[i])
+        hidden = hidden_layer(hidden, kernel[i], bias[i])
     return hidden
 
 
@@ -216,7 +215,7 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
     hidden = tuple(
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
     )
-    hidden = fold(hidden_layer, hidden, blocks.kernel, blocks.bias)
+    hidden = fold(hidden, blocks.kernel, blocks.bias)
     line = sawtooth.bent_line(z, slopes, domain)
     return line + _dot(blocks.output_kernel, hidden)
 

@@ -91,7 +91,7 @@ class SawtoothDense(keras.layers.Dense):
         relu_constraint=None,
         **kwargs,
     ):
-        if isinstance(depth, str):
+        if depth is None or isinstance(depth, str) or callable(depth):
             raise ValueError(
                 "The second argument is `depth`, and `SawtoothDense` needs no "
                 "activation: a function with `2 ** depth` pieces takes its place. "

@@ -7,9 +7,8 @@ import keras
 from keras import layers
 
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
-from keras_sawtooth.cloning import check_same_call
-from keras_sawtooth.cloning import copy_state
-from keras_sawtooth.cloning import layer_pairs
+from keras_sawtooth.cloning import clone_graph
+from keras_sawtooth.cloning import copy_assets
 from keras_sawtooth.cloning import uncompiled
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.graphs import read_shapes
@@ -94,18 +93,14 @@ class _Converter:
 
     def graph(self, model):
         """The copy of a Sequential or functional model."""
-        copy = keras.models.clone_model(
-            model, clone_function=self._clone, recursive=True
-        )
-        check_same_call(model, copy)
-        return copy
+        return clone_graph(model, self._clone)
 
     def copy_states(self):
         for layer, copy in self._copied:
-            for old, new in layer_pairs(layer, copy):
-                copy_state(old, new)
+            for old, new in _layer_pairs(layer, copy):
+                _copy_state(old, new)
         for layer, linear in self._linear:
-            copy_state(layer, linear)
+            _copy_state(layer, linear)
 
     def _clone(self, layer):
         # Functional models also hold operations, such as `ops.sin` of a tensor.
@@ -165,6 +160,30 @@ class _Converter:
         if linear is not None:
             self._linear.append((layer, linear))
         return linear, stages
+
+
+def _layer_pairs(layer, copy):
+    """Pairs of every layer inside `layer`, itself included, and its copy."""
+    for old, new in zip(flatten_layers(layer), flatten_layers(copy), strict=False):
+        # Keras builds the `activation` of a layer when that is called on data.
+        if old.built and not new.built:
+            new.build_from_config(old.get_build_config())
+    return zip(flatten_layers(layer), flatten_layers(copy), strict=True)
+
+
+def _copy_state(layer, copy):
+    """Copy what a layer itself would save: its variables, not those of its layers,
+    and its assets."""
+    store = {}
+    if type(layer) is SawtoothDense:
+        # With LoRA merged into the kernel, and without a checksum.
+        layers.Dense.save_own_variables(layer, store)
+    else:
+        layer.save_own_variables(store)
+    # Through NumPy: on JAX the two would share a buffer.
+    store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
+    copy.load_own_variables(store)
+    copy_assets(layer, copy)
 
 
 def _check(model):

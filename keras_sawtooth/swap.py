@@ -6,7 +6,7 @@ import warnings
 import keras
 
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
-from keras_sawtooth.cloning import check_same_call
+from keras_sawtooth.cloning import clone_graph
 from keras_sawtooth.cloning import uncompiled
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.model_phase import variable_scope
@@ -188,11 +188,7 @@ def _copy(model, rewriter):
         return copy
 
     if is_graph(model):
-        copy = keras.models.clone_model(
-            model, _inputs(model), clone_function=clone, recursive=True
-        )
-        check_same_call(model, copy)
-        return copy, copies
+        return clone_graph(model, clone), copies
     copy = clone(model)
     if not copy.built:
         # A warning of it would only say what the error below says.
@@ -202,17 +198,3 @@ def _copy(model, rewriter):
         # Keras runs its `call`, and leaves the rest to the first call on data.
         copy.built = True
     return copy, copies
-
-
-def _inputs(model):
-    """New inputs, as Keras' own cloning forgets the names that it gave them."""
-    if isinstance(model, keras.Sequential):
-        return None
-    known = {
-        id(layer.output): layer.get_config()
-        for layer in model.layers
-        if isinstance(layer, keras.layers.InputLayer)
-    }
-    return keras.tree.map_structure(
-        lambda x: keras.layers.InputLayer.from_config(known[id(x)]).output, model.input
-    )

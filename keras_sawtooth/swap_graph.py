@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
+from keras_sawtooth.graphs import calls_behind
 from keras_sawtooth.graphs import has_graph
-from keras_sawtooth.graphs import made_by
 from keras_sawtooth.graphs import origins
 
 # May stand between a layer and its activation: a channel stays a channel.
@@ -69,15 +69,8 @@ def _graphs(model):
 
 def _calls(graph):
     """Pairs (operation, tensors that it reads), one for every call in a graph."""
-    tensors, seen = keras.tree.flatten(graph.outputs), set()
-    while tensors:
-        operation, inputs = made_by(tensors.pop())
-        # The tensors, as one operation may be called on several.
-        key = (id(operation), *(id(x) for x in inputs))
-        if key not in seen:
-            seen.add(key)
-            tensors += inputs
-            yield operation, inputs
+    walk = calls_behind(graph.outputs, lambda operation, inputs: True)
+    return [(operation, inputs) for operation, inputs, _ in walk]
 
 
 def _sources(tensors, kinds):

@@ -91,6 +91,7 @@ class Rewriter:
         return RegionConstraint(**arguments, **self.arguments)
 
     def _region(self, owner, entry, user):
+        """What takes the place of an `entry` of the configuration of `owner`."""
         # Unique in the model, and the same when a file is loaded.
         name = f"{owner.path or owner.name}/{entry}".replace("/", "_")
         while name in self._names:
@@ -168,16 +169,16 @@ class Rewriter:
         return [
             x
             for x in flatten_layers(layer)
-            if self._is_described(getattr(x, "activation", None), activation, value)
+            if self._is_entry(getattr(x, "activation", None), value, activation)
             and id(x) not in self._described
             # Others pass it on to those they hold.
             and (id(x) in self.chosen or not self.holds_chosen(x))
         ]
 
-    def _is_described(self, activation, found, value):
-        """Whether the entry `value`, of which `found` can be made, is this one."""
-        if not isinstance(activation, keras.layers.Layer) or found is activation:
-            return found is activation
+    def _is_entry(self, activation, value, made):
+        """Whether an activation is the entry `value`, of which Keras makes `made`."""
+        if not isinstance(activation, keras.layers.Layer) or made is activation:
+            return made is activation
         # From an entry, Keras makes another layer.
         config = self._serialized_config(activation)
         return isinstance(value, dict) and value.get("config") == config is not None

@@ -106,12 +106,12 @@ def test_private_names_of_others_are_listed():
         own.update(re.findall(r"^\s*def (_\w+)", text, re.M))
         own.update(re.findall(r"^(?:\s*self\.)?(_\w+)(?= =)", text, re.M))
     found = {
-        name: path
+        (name, path)
         for path, text in texts.items()
         for name in re.findall(r"[.\"](_[a-z]\w+)", text)
         if name not in own
     }
-    assert found == PRIVATE_NAMES
+    assert found == set(PRIVATE_NAMES.items())
 
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -170,6 +170,16 @@ def test_unknown_arguments_are_refused():
 def test_an_activation_in_the_place_of_the_depth():
     with pytest.raises(ValueError, match=r"needs no activation.*depth='relu'"):
         ks.SawtoothDense(64, "relu")
+    with pytest.raises(ValueError, match=r"needs no activation.*depth=<function relu"):
+        ks.SawtoothDense(64, keras.activations.relu)
+
+
+def test_a_class_in_the_place_of_a_layer():
+    layer = keras.layers.Dense(4, activation=ks.RegionConstraint)
+    with pytest.raises(TypeError, match=r"activation=RegionConstraint\(\)"):
+        layer(np.zeros((2, 3)))
+    with pytest.raises(TypeError, match=r"RegionConstraint\(\)\(x\)"):
+        ks.RegionConstraint(keras.Input((3,)))
 
 
 @pytest.mark.parametrize("cls", [ks.RegionConstraint, lambda: ks.SawtoothDense(2)])

@@ -123,7 +123,7 @@ def test_a_layer_that_comes_back_can_be_unfrozen(frozen):
     layer.build((None, 2))
     layer.release()
     layer.trainable = not frozen
-    layer_phase.constrain(layer)
+    layer_phase.change_phase(layer)
     names = ["peak_logits", "amplitude", "tail_slopes", "slope"]
     assert [v.name for v in layer.weights] == names
     assert [v.trainable for v in layer.weights] == [not frozen] * 4

@@ -184,3 +184,23 @@ def test_sets_that_are_not_there_are_named(sets, data_dir, monkeypatch):
     monkeypatch.setattr("sys.argv", arguments)
     with pytest.raises(SystemExit, match=f"Not found: .*{missing}"):
         tabular.parse_arguments("Title.", "uci")
+
+
+@pytest.mark.parametrize(
+    "data, split, message",
+    [
+        ("1,2\n3,4\n", "2", "must be some of the rows 0 to 1.*to 2"),
+        ("1,2\n3,4\n", "0 1", "must be some of the rows"),
+        ("1,2\nnan,4\n", "0", "Row 1 of .*data.csv has a missing value"),
+    ],
+)
+def test_tables_that_cannot_be_trained_on_are_refused(
+    data, split, message, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tabular
+
+    (tmp_path / "data.csv").write_text("x,y\n" + data)
+    (tmp_path / "test_rows.txt").write_text(split)
+    with pytest.raises(SystemExit, match=message):
+        tabular.load(tmp_path)

@@ -65,11 +65,12 @@ def test_functional_with_shared_nested_and_wrapped_layers(tmp_path):
         np.testing.assert_array_equal(wanted, found)
 
 
-def test_inputs_keep_their_names():
+@pytest.mark.parametrize("convert", [ks.replace_dense, ks.to_standard_layers])
+def test_inputs_keep_their_names(convert):
     inputs = [keras.Input((3,)), keras.Input((3,), name="b", optional=True)]
     hidden = layers.Dense(2, "relu")(inputs[0])
     model = keras.Model(inputs, layers.Dense(2)(hidden))
-    copy = ks.replace_dense(model)
+    copy = convert(model)
     for old, new in zip(model.layers, copy.layers, strict=True):
         if not isinstance(old, layers.InputLayer):
             continue

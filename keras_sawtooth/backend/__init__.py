@@ -9,14 +9,15 @@
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
-* `compiled(function)`: on JAX `function` as one program, where nothing else is jitted;
+* `compiled_on_jax(function)`: on JAX `function` as one program, also where nothing
+  else is jitted;
 
 and where these say that they are of use
 
 * `in_row_blocks(function, differentiated, number)`: `function`, with the derivatives of
   `differentiated`, an equal function, block by block of the batch;
 * `in_channel_blocks(function, number)`: the same, block by block of the channels;
-* `loop(layer, hidden, *weights)`: the layers of a network as a loop;
+* `loop(hidden, kernel, bias)`: `relu_network.unrolled` as a loop over the layers;
 * `fused_sawtooth(function, domain)`, `fused_relu_network(function, domain)`:
   `function`, with its values and its derivatives in one GPU kernel each, or on torch
   in one operator each that goes through blocks on a CPU.

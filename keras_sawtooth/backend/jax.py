@@ -12,10 +12,11 @@ from keras_sawtooth.backend.common import cut_channels
 from keras_sawtooth.backend.common import cut_rows
 from keras_sawtooth.backend.common import join_channels
 from keras_sawtooth.backend.common import triangle_slope
+from keras_sawtooth.relu_network import hidden_layer
 
 # JAX compiles the derivative of one function once, where nothing else is jitted.
 cached_on_jax = functools.cache
-compiled = functools.cache(jax.jit)
+compiled_on_jax = functools.cache(jax.jit)
 
 
 def xla_on_cpu():
@@ -52,11 +53,11 @@ def triangle_jvp(primals, tangents):
     return value, triangle_slope(w, peak) * (dw - value * dpeak)
 
 
-def loop(layer, hidden, *weights):
+def loop(hidden, kernel, bias):
     def step(hidden, weights):
-        return layer(hidden, *weights), None
+        return hidden_layer(hidden, *weights), None
 
-    return jax.lax.scan(step, hidden, weights)[0]
+    return jax.lax.scan(step, hidden, (kernel, bias))[0]
 
 
 def _with_derivative_of(twin, function):

@@ -8,13 +8,14 @@ from keras_sawtooth.backend.common import cut_rows
 from keras_sawtooth.backend.common import join_channels
 from keras_sawtooth.backend.common import join_parameter
 from keras_sawtooth.backend.common import triangle_slope
+from keras_sawtooth.relu_network import hidden_layer
 
 
 def cached_on_jax(make):
     return make
 
 
-def compiled(function):
+def compiled_on_jax(function):
     return function
 
 
@@ -47,9 +48,9 @@ def triangle(w, peak):
     return sawtooth.triangle(w, peak), gradient
 
 
-def loop(layer, hidden, kernel, bias):
+def loop(hidden, kernel, bias):
     def step(i, hidden):
-        return i + 1, layer(hidden, kernel[i], bias[i])
+        return i + 1, hidden_layer(hidden, kernel[i], bias[i])
 
     number = kernel.shape[0]
     # XLA cannot differentiate a loop without a bound.

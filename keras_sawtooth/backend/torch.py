@@ -15,7 +15,7 @@ def cached_on_jax(make):
     return make
 
 
-def compiled(function):
+def compiled_on_jax(function):
     return function
 
 

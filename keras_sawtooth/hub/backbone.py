@@ -9,7 +9,6 @@ from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_names
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.atomic_directory import written_whole
-from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import refuse_older_task
 from keras_sawtooth.preset_files import errors_naming
@@ -18,6 +17,10 @@ from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # A preset may ask for any number, and every layer takes a moment.
 MAX_LAYERS = 1000
+NORMALIZATIONS = {
+    "batch": keras.layers.BatchNormalization,
+    "layer": keras.layers.LayerNormalization,
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
@@ -66,8 +69,6 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         50
     """
 
-    presets = Presets()
-
     def __init__(
         self,
         num_features,
@@ -88,7 +89,7 @@ class SawtoothBackbone(keras_hub.models.Backbone):
         num_layers = check_integer("num_layers", num_layers, 1, MAX_LAYERS)
         hidden_dim = check_integer("hidden_dim", hidden_dim, 1)
         if normalization is not None:
-            check_choice("normalization", normalization, ("batch", "layer"))
+            check_choice("normalization", normalization, NORMALIZATIONS)
         dropout = check_number("dropout", dropout, 0, 1)
         normalize_inputs = check_boolean("normalize_inputs", normalize_inputs)
         residual = check_boolean("residual", residual)
@@ -121,14 +122,9 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             x = self.input_normalization(x)
         for i, layer in enumerate(self.sawtooth_layers):
             y = layer(x)
-            if normalization == "batch":
-                y = keras.layers.BatchNormalization(
-                    dtype=dtype, name=f"normalization_{i}"
-                )(y)
-            elif normalization == "layer":
-                y = keras.layers.LayerNormalization(
-                    dtype=dtype, name=f"normalization_{i}"
-                )(y)
+            if normalization is not None:
+                normalize = NORMALIZATIONS[normalization]
+                y = normalize(dtype=dtype, name=f"normalization_{i}")(y)
             if dropout:
                 y = keras.layers.Dropout(dropout, dtype=dtype, name=f"dropout_{i}")(y)
             if residual and i:

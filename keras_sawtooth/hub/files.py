@@ -7,43 +7,19 @@ import tempfile
 import keras
 
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.preset_config import HUB
 from keras_sawtooth.preset_config import check_config
-from keras_sawtooth.preset_files import CONFIG
 from keras_sawtooth.preset_files import FILES
 from keras_sawtooth.preset_files import WEIGHTS
 from keras_sawtooth.preset_files import check_files
 from keras_sawtooth.preset_files import errors_naming
 from keras_sawtooth.preset_files import read_json
 from keras_sawtooth.preset_files import without_compilation
-from keras_sawtooth.preset_handles import built_in_presets
 from keras_sawtooth.preset_handles import locate
 from keras_sawtooth.preset_loading import check_preset
 from keras_sawtooth.preset_size import check_size
 
 TASK = "task.json"
 TASK_WEIGHTS = "task.weights.h5"
-
-
-class Presets:
-    """`cls.presets`: the built-in presets that the class can load."""
-
-    def __get__(self, instance, owner):
-        return {
-            name: {
-                "metadata": {
-                    "description": facts["description"],
-                    "params": facts["parameters"],
-                    "path": "sawtooth",
-                }
-            }
-            for name, facts in built_in_presets().items()
-            if _class_of(name) in HUB
-        }
-
-
-def _class_of(name):
-    return read_json(locate(name)[0] / CONFIG)["registered_name"]
 
 
 def locate_checked(preset, backbone_cls, task=False):

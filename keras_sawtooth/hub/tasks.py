@@ -13,7 +13,6 @@ from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import TASK
 from keras_sawtooth.hub.files import TASK_WEIGHTS
-from keras_sawtooth.hub.files import Presets
 from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import preprocessor_config
 from keras_sawtooth.hub.files import saved_task
@@ -26,7 +25,6 @@ class SawtoothTask(keras_hub.models.Task):
     """What the tasks below share: one dense layer after the backbone."""
 
     backbone_cls = SawtoothBackbone
-    presets = Presets()
 
     def __init__(self, backbone, units, preprocessor, activation, dropout, **kwargs):
         dropout = check_number("dropout", dropout, 0, 1)
@@ -59,6 +57,15 @@ class SawtoothTask(keras_hub.models.Task):
 
     def get_config(self):
         return {**super().get_config(), "dropout": self.dropout}
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        """See `keras.Model.compile`. Defaults: Adam, the task's loss and metric."""
+        super().compile(
+            keras.optimizers.Adam() if optimizer == "auto" else optimizer,
+            self._default_loss() if loss == "auto" else loss,
+            metrics=[self._default_metric()] if metrics == "auto" else metrics,
+            **kwargs,
+        )
 
     def compile_from_config(self, config):
         # Keras leaves it to classes whose `compile` is their own.
@@ -190,16 +197,11 @@ class SawtoothRegressor(SawtoothTask):
     def get_config(self):
         return {**super().get_config(), "num_outputs": self.num_outputs}
 
-    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
-        """See `keras.Model.compile`. Default: Adam on the mean squared error."""
-        super().compile(
-            keras.optimizers.Adam() if optimizer == "auto" else optimizer,
-            keras.losses.MeanSquaredError() if loss == "auto" else loss,
-            metrics=[keras.metrics.RootMeanSquaredError()]
-            if metrics == "auto"
-            else metrics,
-            **kwargs,
-        )
+    def _default_loss(self):
+        return keras.losses.MeanSquaredError()
+
+    def _default_metric(self):
+        return keras.metrics.RootMeanSquaredError()
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")
@@ -253,20 +255,13 @@ class SawtoothClassifier(SawtoothTask):
             "activation": keras.activations.serialize(self.activation),
         }
 
-    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
-        """See `keras.Model.compile`. Defaults: Adam, cross-entropy and accuracy."""
-        if loss == "auto":
-            loss = keras.losses.SparseCategoricalCrossentropy(
-                from_logits=self._gives_logits()
-            )
-        super().compile(
-            keras.optimizers.Adam() if optimizer == "auto" else optimizer,
-            loss,
-            metrics=[keras.metrics.SparseCategoricalAccuracy()]
-            if metrics == "auto"
-            else metrics,
-            **kwargs,
+    def _default_loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(
+            from_logits=self._gives_logits()
         )
+
+    def _default_metric(self):
+        return keras.metrics.SparseCategoricalAccuracy()
 
     def _gives_logits(self):
         # The activation may be any function or layer. Far from 0 on both sides, only
