@@ -25,20 +25,34 @@ ENDS_IN_ACTIVATION = (
 )
 
 
-def clone_graph(model, clone):
+def clone_graph(model, clone, copies=None):
     """A copy of a Sequential or functional model, made of copies of its layers.
 
     Args:
         model: a built `keras.Model` with a graph.
         clone: function of a layer or operation that returns its copy.
+        copies: dict of the copies that were made before, by the id of the layer.
 
     Raises:
         TypeError: if a class in `model` has a `call` that its copy has not.
     """
-    copy = keras.models.clone_model(
-        model, _new_inputs(model), clone_function=clone, recursive=True
-    )
-    _check_same_call(model, copy)
+    copies = {} if copies is None else copies
+
+    def copy_of(layer):
+        # Several models may share it.
+        if id(layer) not in copies:
+            copies[id(layer)] = (
+                clone_graph(layer, clone, copies) if is_graph(layer) else clone(layer)
+            )
+        return copies[id(layer)]
+
+    copy = keras.models.clone_model(model, _new_inputs(model), clone_function=copy_of)
+    if type(model).call is not type(copy).call:
+        raise TypeError(
+            f"{model.name!r} cannot be copied: it is a functional model, but "
+            f"{type(model).__name__} has a `call` and an `__init__` of its own. "
+            f"Received: model={model!r}"
+        )
     return copy
 
 
@@ -54,20 +68,6 @@ def _new_inputs(model):
     return keras.tree.map_structure(
         lambda x: keras.layers.InputLayer.from_config(known[id(x)]).output, model.input
     )
-
-
-def _check_same_call(model, copy):
-    if type(model).call is not type(copy).call:
-        raise TypeError(
-            f"{model.name!r} cannot be copied: it is a functional model, but "
-            f"{type(model).__name__} has a `call` and an `__init__` of its own. "
-            f"Received: model={model!r}"
-        )
-    # There may be layers outside of the graph, which are not copied.
-    copies = {layer.name: layer for layer in copy.layers}
-    for layer in model.layers:
-        if is_graph(layer) and layer.name in copies:
-            _check_same_call(layer, copies[layer.name])
 
 
 @contextmanager

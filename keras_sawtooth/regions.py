@@ -72,6 +72,7 @@ def linear_regions(layer, channel=0, interval=None):
     parameters, line_slopes = _parameters(layer)
     parameters = [p[..., channel] for p in parameters]
     narrowest = _narrowest_piece(layer)
+    tail_narrowest = 0 if layer.constrained else narrowest * (high - low)
     slope, *outside = line_slopes[:, channel]
     # Left of the domain, on it, right of it: the slope of the line, and where it bends.
     sections = [
@@ -81,9 +82,9 @@ def linear_regions(layer, channel=0, interval=None):
     ]
     parts = []
     for start, stop, line, bend in sections:
-        if start >= stop:
-            continue
         inside = (start, stop) == layer.domain
+        if not inside and stop - start <= tail_narrowest:
+            continue
         ends = [(bound - low) / (high - low) for bound in (start, stop)]
         if not layer.constrained:
             # Just released, the network is zero outside, up to the rounding of weights.
@@ -101,6 +102,9 @@ def linear_regions(layer, channel=0, interval=None):
         breakpoints = np.concatenate([[start], low + (high - low) * u[1:-1], [stop]])
         parts.append((line, LinearRegions(breakpoints, slopes + line, intercepts)))
     regions = joined(parts, SMALLEST_BEND if layer.constrained else narrowest)
+    # What is left out beside the domain goes to its outermost pieces.
+    regions.breakpoints[0] = min(regions.breakpoints[0], left)
+    regions.breakpoints[-1] = max(regions.breakpoints[-1], right)
     if left > low or right < high:
         regions = between(left, right, regions)
     return regions

@@ -12,6 +12,7 @@ from keras_sawtooth.cloning import copy_assets
 from keras_sawtooth.cloning import uncompiled
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.graphs import read_shapes
+from keras_sawtooth.layer_phase import own_variables
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.nested_layers import region_layers
 from keras_sawtooth.region_constraint import RegionConstraint
@@ -183,6 +184,11 @@ def _copy_state(layer, copy):
     # Through NumPy: on JAX the two would share a buffer.
     store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
     copy.load_own_variables(store)
+    # Variables may be frozen without their layer.
+    frozen = {v.name for v in own_variables(layer) if not v.trainable}
+    for variable in own_variables(copy):
+        if variable.name in frozen:
+            variable.trainable = False
     copy_assets(layer, copy)
 
 

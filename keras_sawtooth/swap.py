@@ -20,6 +20,15 @@ from keras_sawtooth.swap_weights import carry_weights
 from keras_sawtooth.swap_weights import check_copy
 from keras_sawtooth.swap_weights import same_variables
 
+# Methods that decide what `fit`, `evaluate` and `predict` do.
+OWN_TRAINING = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+)
+
 
 def replace_dense(
     model, depth=3, where=None, verbose=0, kinds=(keras.layers.Dense,), **kwargs
@@ -73,8 +82,9 @@ def replace_dense(
             function of your own that is not registered. The copy is not compiled then.
 
     Raises:
-        TypeError: if `model` is not a `keras.Model`, `where` not a function, or a part
-            of the model cannot be made from its `get_config()`.
+        TypeError: if `model` is not a `keras.Model`, `where` not a function, a part of
+            the model cannot be made from its `get_config()`, or a functional model has
+            a `call`, `train_step` or `compute_loss` that its copy would not have.
         ValueError: if the model is not built, nothing is to be replaced, or a layer
             to be replaced is quantized, has LoRA enabled, has its channels first, or
             cannot be replaced by way of the configuration of what holds it.
@@ -155,6 +165,22 @@ def _check_arguments(model, kinds, where, arguments):
     return kinds
 
 
+def _check_same_training(model, copy):
+    changed = [
+        name
+        for name in OWN_TRAINING
+        if getattr(type(model), name) is not getattr(type(copy), name)
+    ]
+    if changed:
+        cls, plain = type(model).__name__, type(copy).__name__
+        raise TypeError(
+            f"{model.name!r} cannot be copied: Keras makes a plain {plain} model of "
+            f"it, without the {changed} of {cls}. Give {cls} layers that were "
+            "replaced before: make a plain model of the same layers, replace those, "
+            f"and make a {cls} of the copy. Received: model={model!r}"
+        )
+
+
 def _compile_like(model, copy, pairs):
     try:
         copy.compile_from_config(model.get_compile_config())
@@ -188,7 +214,9 @@ def _copy(model, rewriter):
         return copy
 
     if is_graph(model):
-        return clone_graph(model, clone), copies
+        copy = clone_graph(model, clone)
+        _check_same_training(model, copy)
+        return copy, copies
     copy = clone(model)
     if not copy.built:
         # A warning of it would only say what the error below says.

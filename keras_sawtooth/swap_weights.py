@@ -49,10 +49,12 @@ def carry_weights(old, new, chosen, regions):
 
     added += [b for a, b in pairs if id(a) in chosen and type(b) is RegionConstraint]
     added = _ids_of_weights(added)
-    sources = [weight for weight in old.weights if id(weight) not in gone_weights]
-    targets = [weight for weight in new.weights if id(weight) not in added]
-    _check_equal(old, *([_shape(x) for x in weights] for weights in (sources, targets)))
-    for source, target in zip(sources, targets, strict=True):
+    old_weights = [weight for weight in old.weights if id(weight) not in gone_weights]
+    new_weights = [weight for weight in new.weights if id(weight) not in added]
+    _check_equal(
+        old, [_shape(x) for x in old_weights], [_shape(x) for x in new_weights]
+    )
+    for source, target in zip(old_weights, new_weights, strict=True):
         # Through NumPy: on JAX the two would share a buffer, and training the copy
         # would delete it under the old model.
         target.assign(keras.ops.convert_to_numpy(source))
@@ -68,6 +70,10 @@ def carry_weights(old, new, chosen, regions):
         if isinstance(target, keras.layers.Normalization):
             # Constants that it makes from its weights.
             target.finalize_state()
+    for source, target in zip(old_weights, new_weights, strict=True):
+        # Variables may be frozen without their layer.
+        if not source.trainable:
+            target.trainable = False
     return pairs
 
 

@@ -71,7 +71,9 @@ def load_weights(model, filepath, skip_mismatch=False, **kwargs):
             f"weights to a `.weights.h5` file. Received: filepath={name!r}"
         )
     with variable_scope(model):
-        kwargs["skip_mismatch"] = skip_mismatch
+        # Not every `load_weights` of a class of one's own has the argument.
+        if skip_mismatch:
+            kwargs["skip_mismatch"] = skip_mismatch
         return _load_weights(model, filepath, kwargs)
 
 

@@ -192,6 +192,23 @@ def test_release_keeps_the_pieces(depth):
         )
 
 
+@pytest.mark.parametrize("width", [1e-15, 1e-9, 1e-7])
+def test_intervals_that_hardly_reach_out_of_the_domain(width):
+    layer = ks.RegionConstraint()
+    layer.build((None, 16))
+    layer.release()
+    for interval in [(-1 - width, 1 + width), (-1 - width, 0), (0, 1 + width)]:
+        for channel in range(16):
+            whole = ks.linear_regions(layer, channel)
+            regions = ks.linear_regions(layer, channel, interval)
+            assert tuple(regions.breakpoints[[0, -1]]) == interval
+            inner = np.diff(np.clip(whole.breakpoints, *interval)) > 0
+            np.testing.assert_array_equal(regions.slopes, whole.slopes[inner])
+    outside = ks.linear_regions(layer, 0, (-1 - width, -1 - width / 2))
+    first = ks.linear_regions(layer, 0).slopes[:1]
+    np.testing.assert_array_equal(outside.slopes, first)
+
+
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype.*float64")
 def test_pieces_that_rounding_leaves_are_not_counted_where_there_is_no_float64():
     layer = ks.RegionConstraint(dtype="float64")

@@ -589,7 +589,7 @@ def test_a_validation_metric_without_validation():
     model = build()
     model.compile("adam", "mse", run_eagerly=True)
     with (
-        pytest.warns(UserWarning, match=message + r".*\]$"),
+        pytest.warns(UserWarning, match=message + r".*`validation_split`\.$"),
         pytest.warns(UserWarning, match=message + ".* Nothing was released"),
     ):
         history = fit(model, epochs=2, callbacks=[release]).history

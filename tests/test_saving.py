@@ -451,6 +451,19 @@ def test_skip_mismatch_is_passed_on(tmp_path):
     assert phases(model) == ["constrained", "released"]
 
 
+def test_a_model_with_a_load_weights_of_its_own(tmp_path):
+    class Own(keras.Model):
+        def load_weights(self, path):
+            return super().load_weights(path)
+
+    inputs = keras.Input((5,))
+    model = Own(inputs, ks.SawtoothDense(2)(inputs))
+    model.save_weights(tmp_path / "m.weights.h5")
+    ks.ReleaseConstraints().set_model(model)
+    model.load_weights(tmp_path / "m.weights.h5")
+    ks.load_weights(model, tmp_path / "m.weights.h5")
+
+
 def test_infinite_weights_of_other_layers_are_no_damage(tmp_path):
     model = keras.Sequential([keras.Input((5,)), layers.Dense(2), ks.SawtoothDense(2)])
     model.layers[0].bias.assign([np.inf, 0])

@@ -343,6 +343,76 @@ def test_functional_model_with_a_call_of_its_own():
         ks.replace_dense(Renamed(4))
 
 
+@pytest.mark.parametrize("base", [keras.Model, keras.Sequential])
+def test_models_with_a_loss_of_their_own(base):
+    class Scaled(base):
+        def compute_loss(self, x=None, y=None, y_pred=None, **kwargs):
+            return 1000 * keras.ops.mean(keras.ops.abs(y - y_pred))
+
+    class Renamed(Scaled):
+        def __init__(self, *parts, scale=1):
+            super().__init__(*parts)
+            self.scale = scale
+
+    inputs = keras.Input((3,))
+    parts = [layers.Dense(3, "relu"), layers.Dense(1)]
+    if base is keras.Model:
+        graph = inputs, parts[1](parts[0](inputs))
+        # Keras makes another of the same class.
+        assert isinstance(ks.replace_dense(Scaled(*graph)), Scaled)
+        model = Renamed(*graph)
+    else:
+        model = Renamed([inputs, *parts])
+    with pytest.raises(TypeError, match=r"without the \['compute_loss'\] of Renamed"):
+        ks.replace_dense(model)
+
+
+@pytest.mark.parametrize("convert", [ks.replace_dense, ks.to_standard_layers])
+def test_optional_inputs_of_inner_models(convert):
+    class Sum(layers.Layer):
+        def call(self, a, b=None):
+            return a if b is None else a + b
+
+        def compute_output_shape(self, a_shape, b_shape=None):
+            return a_shape
+
+    def graph(part, name):
+        a, b = keras.Input((3,)), keras.Input((3,), name="b", optional=True)
+        return keras.Model([a, b], part(a, b), name=name)
+
+    hidden = layers.Dense(3, "relu") if convert is ks.replace_dense else None
+    hidden = hidden or ks.SawtoothDense(3)
+    inner = graph(lambda a, b: Sum()(hidden(a), b), "inner")
+    model = graph(lambda a, b: layers.Dense(1)(inner([a, b])), "outer")
+    copy = convert(model)
+    assert copy.get_layer("inner") is not inner
+    assert copy([np.ones((2, 3)), None]).shape == (2, 1)
+
+
+def test_models_that_share_a_layer():
+    shared = layers.Dense(3, "relu")
+    parts = [keras.Sequential([keras.Input((3,)), shared]) for _ in range(2)]
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(1)(parts[1](parts[0](inputs))))
+    copy = ks.replace_dense(model)
+    assert len(copy.weights) == len(model.weights) + 4
+
+
+@pytest.mark.parametrize("convert", [ks.replace_dense, ks.to_standard_layers])
+def test_variables_that_were_frozen_one_by_one_stay_frozen(convert):
+    hidden = layers.Dense(3, "relu")
+    if convert is ks.to_standard_layers:
+        hidden = ks.SawtoothDense(3)
+    norm = layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((3,)), hidden, norm, layers.Dense(1)])
+    hidden.kernel.trainable = model.layers[-1].bias.trainable = False
+    norm.gamma.trainable = False
+    copy = convert(model)
+    trained = [(v.name, tuple(v.shape)) for v in copy.trainable_variables]
+    assert trained[0] == ("bias", (3,)) and ("beta", (3,)) in trained
+    assert not {("kernel", (3, 3)), ("gamma", (3,)), ("bias", (1,))} & {*trained}
+
+
 @register
 class Tied(layers.Layer):
     def __init__(self, table, **kwargs):
