@@ -317,7 +317,11 @@ def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
 @pytest.mark.parametrize(
     "shape, depth, expected",
     [
-        ((1024, 1024), 3, ("rows", 16, False)),
+        ((1024, 256), 3, ("rows", 16, False)),
+        ((1024, 1024), 2, ("rows", 16, False)),
+        ((1024, 1024), 3, ("channels", 16, False)),
+        ((1024, 4096), 3, ("rows", 16, False)),
+        ((128, 1024), 3, ("rows", 2 if hot_path.SMALLEST_ROWS > 1 else 8, False)),
         ((8, 50), 3, ("rows", 1, True)),
         ((512, 1024), 5, ("channels", 16, False)),
         ((128, 1024), 5, ("rows", 2 if hot_path.SMALLEST_ROWS > 1 else 8, True)),
