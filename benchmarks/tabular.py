@@ -83,9 +83,9 @@ def load(folder):
                 f"to {len(data) - 1}. Received: {len(rows)} rows from {rows.min()} to "
                 f"{rows.max()}"
             )
-    if not np.isfinite(data).all():
-        row = np.flatnonzero(~np.isfinite(data).all(axis=1))[0]
-        sys.exit(f"Row {row} of {folder / 'data.csv'} has a missing value.")
+    incomplete = np.flatnonzero(~np.isfinite(data).all(axis=1))
+    if len(incomplete):
+        sys.exit(f"Row {incomplete[0]} of {folder / 'data.csv'} has a missing value.")
     return Table(data[:, :-1], data[:, -1], splits)
 
 

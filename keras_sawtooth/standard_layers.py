@@ -185,10 +185,10 @@ def _copy_state(layer, copy):
     store = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
     copy.load_own_variables(store)
     # Variables may be frozen without their layer.
-    frozen = {v.name for v in own_variables(layer) if not v.trainable}
-    for variable in own_variables(copy):
-        if variable.name in frozen:
-            variable.trainable = False
+    pairs = zip(own_variables(layer), own_variables(copy), strict=False)
+    for old, new in pairs:
+        if not old.trainable:
+            new.trainable = False
     copy_assets(layer, copy)
 
 
