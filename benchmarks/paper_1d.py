@@ -58,6 +58,7 @@ OTHER_FUNCTIONS = {
     ]
     for k in parameters
 }
+KNOWN_FUNCTIONS = FUNCTIONS | OTHER_FUNCTIONS
 DENSE = ("x^3", "x^11")
 TASKS = {"dense": DENSE, "other": tuple(OTHER_FUNCTIONS), "sparse": tuple(FUNCTIONS)}
 ROWS = ("He", "RAAI", "no constrained phase", "free scales", "tied scales")
@@ -86,8 +87,7 @@ def points(task):
 
 def values(x, functions, seeds):
     """`x` and the functions of it for every member, `(points, members, 1)`."""
-    known = FUNCTIONS | OTHER_FUNCTIONS
-    y = np.stack([known[name](x) for name in functions], axis=1)
+    y = np.stack([KNOWN_FUNCTIONS[name](x) for name in functions], axis=1)
     y = np.repeat(y, seeds, axis=1)[..., None]
     return np.broadcast_to(x[:, None, None], y.shape).astype("float32"), y
 
@@ -227,7 +227,15 @@ def train(task, row, rate, functions, seeds, depth, steps):
 
 def floor(function, pieces):
     x = points("dense")[0]
-    return {"error": free_knots.least_error(x, FUNCTIONS[function](x), pieces)}
+    y = KNOWN_FUNCTIONS[function](x)
+    return {"error": free_knots.least_error(x, y, pieces)}
+
+
+def interpolation(function):
+    """Mean squared error of straight lines between the 10 points."""
+    x, x_test = points("sparse")
+    y, y_test = (KNOWN_FUNCTIONS[function](x) for x in (x, x_test))
+    return np.mean((np.interp(x_test, x, y) - y_test) ** 2)
 
 
 def main():
@@ -271,14 +279,11 @@ def main():
             **{"row": "tied scales", "depth": depth, "rate": rate},
             **{"seeds": depth_seeds, "steps": steps},
         )
-    results, (x, x_test) = runs.results["runs"], points("sparse")
-    interpolation = {
-        name: np.mean((np.interp(x_test, x, f(x)) - f(x_test)) ** 2)
-        for name, f in FUNCTIONS.items()
-    }
+    results = runs.results["runs"]
+    lines = {name: interpolation(name) for name in FUNCTIONS}
     print()
     report = paper_1d_report.report
-    print(report(results, tuple(FUNCTIONS), DENSE, rows, interpolation))
+    print(report(results, tuple(FUNCTIONS), DENSE, rows, lines))
     paper_1d_report.draw(results, arguments.pictures, rows, DENSE, CONSTRAINED_STEPS)
 
 

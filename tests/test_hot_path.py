@@ -102,10 +102,8 @@ def blocks(request, monkeypatch):
 
 
 def cut_small_inputs(monkeypatch):
-    for name in ("SAWTOOTH_BLOCKS", "RELU_NETWORK_BLOCKS"):
-        monkeypatch.setattr(hot_path, name, hot_path.Blocks(most=4, least_elements=1))
+    monkeypatch.setattr(hot_path, "SMALLEST_BLOCK", 1)
     monkeypatch.setattr(hot_path, "SMALLEST_ROWS", 1)
-    monkeypatch.setattr(hot_path, "SMALLEST_FAST_AXIS", 1)
 
 
 each_kind = pytest.mark.parametrize("phase, depth", KINDS)
@@ -287,52 +285,26 @@ def test_derivatives_are_compiled_once_without_jit(monkeypatch):
     assert compilations == []
 
 
-SHAPES = [
-    # shape, by channels, expected number of blocks of at least 8 elements
-    ((64, 8), False, 4),
-    ((64, 8), True, 4),
-    ((6, 8), False, 3),
-    ((7, 8), False, 1),
-    ((64, 6), True, 3),
-    ((64, 7), True, 1),
-    ((2, 8), False, 2),
-    ((4, 16, 8), False, 4),
-    ((1, 4), False, 1),
-    ((0, 4), False, 1),
-    ((None, 8), False, 1),
-    ((None, 8), True, 1),
-]
-
-
-@pytest.mark.parametrize("shape, by_channels, expected", SHAPES)
-def test_number_of_blocks(shape, by_channels, expected, monkeypatch):
-    cut_small_inputs(monkeypatch)
-    monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: True)
-    blocks = hot_path.Blocks(most=4, least_elements=8)
-    assert hot_path.number_of_blocks(blocks, shape, by_channels) == expected
-    monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: False)
-    assert hot_path.number_of_blocks(blocks, shape, by_channels) == 1
-
-
 @pytest.mark.parametrize(
-    "shape, depth, expected",
+    "shape, expected",
     [
-        ((1024, 256), 3, ("rows", 16, False)),
-        ((1024, 1024), 2, ("rows", 16, False)),
-        ((1024, 1024), 3, ("channels", 16, False)),
-        ((1024, 4096), 3, ("rows", 16, False)),
-        ((128, 1024), 3, ("rows", 2 if hot_path.SMALLEST_ROWS > 1 else 8, False)),
-        ((8, 50), 3, ("rows", 1, True)),
-        ((512, 1024), 5, ("channels", 16, False)),
-        ((128, 1024), 5, ("rows", 2 if hot_path.SMALLEST_ROWS > 1 else 8, True)),
-        # No number of channels divides a prime; the rows can be cut.
-        ((1024, 251), 5, ("rows", 8, True)),
-        ((None, 1024), 5, ("rows", 1, True)),
+        ((64, 8), 4),
+        ((6, 8), 3),
+        ((7, 8), 1),
+        ((2, 8), 2),
+        ((4, 16, 8), 4),
+        ((1, 4), 1),
+        ((0, 4), 1),
+        ((None, 8), 1),
     ],
 )
-def test_blocks_of_relu_networks(shape, depth, expected, monkeypatch):
+def test_number_of_blocks(shape, expected, monkeypatch):
+    cut_small_inputs(monkeypatch)
+    monkeypatch.setattr(hot_path, "SMALLEST_BLOCK", 8)
     monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: True)
-    assert hot_path.blocks_of_relu_network(shape, depth) == expected
+    assert hot_path.number_of_blocks(shape) == expected
+    monkeypatch.setattr(hot_path.backend, "xla_on_cpu", lambda: False)
+    assert hot_path.number_of_blocks(shape) == 1
 
 
 def test_blocks_are_for_compiled_programs_on_cpus():

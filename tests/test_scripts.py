@@ -107,6 +107,7 @@ def test_gpu_section_of_the_speed_benchmark(tmp_path):
         ("ablations", "| he_normal |"),
         ("digits", "| cnn | sawtooth released |"),
         ("images", "| sawtooth released |"),
+        ("own_functions", "| `exp(-3 * x)` | tied scales |"),
         ("paper_1d", "| tied scales |"),
         ("paper_2d", "| spirals | sawtooth released |"),
         ("release", "| energy |"),
@@ -117,6 +118,8 @@ def test_benchmark(name, printed, data_dir):
     arguments = ["--quick"]
     if name in ("ablations", "uci"):
         arguments += ["--data-dir", data_dir]
+    if name == "own_functions":
+        arguments += ["exp(-3 * x)"]
     assert printed in run(f"benchmarks/{name}.py", *arguments)
 
 

@@ -14,13 +14,14 @@
 
 and where these say that they are of use
 
-* `in_row_blocks(function, differentiated, number)`: `function`, with the derivatives of
-  `differentiated`, an equal function, block by block of the batch;
-* `in_channel_blocks(function, number)`: the same, block by block of the channels;
+* `in_row_blocks(function, number)`: `function`, with derivatives block by block of the
+  batch;
+* `summed_in_one_loop(function, twin)`: `function`, with all sums of its gradients in
+  one loop, and other derivatives of `twin`, an equal function;
 * `loop(hidden, kernel, bias)`: `relu_network.unrolled` as a loop over the layers;
 * `fused_sawtooth(function, domain)`, `fused_relu_network(function, domain)`:
-  `function`, with its values and its derivatives in one GPU kernel each, or on torch
-  in one operator each that goes through blocks on a CPU.
+  `function`, with its derivatives in one GPU kernel, and its values in another where
+  that is faster, or on torch in one operator each that goes through blocks on a CPU.
 """
 
 import keras

@@ -8,9 +8,7 @@ import keras
 
 from keras_sawtooth import sawtooth
 from keras_sawtooth.backend import jax_gpu_kernels
-from keras_sawtooth.backend.common import cut_channels
-from keras_sawtooth.backend.common import cut_rows
-from keras_sawtooth.backend.common import join_channels
+from keras_sawtooth.backend import jax_gradients
 from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.relu_network import hidden_layer
 
@@ -60,15 +58,21 @@ def loop(hidden, kernel, bias):
     return jax.lax.scan(step, hidden, (kernel, bias))[0]
 
 
-def _with_derivative_of(twin, function):
-    """`function` with the derivative of `twin`, which has the same values."""
+@functools.cache
+def in_row_blocks(function, number):
+    def blocks(z, *parameters):
+        # A block keeps only its arguments, and is computed again.
+        block = jax.checkpoint(lambda rows: function(rows, *parameters))
+        cut = z.reshape(number, -1, z.shape[-1])
+        return jax.lax.map(block, cut).reshape(z.shape)
+
     whole = jax.custom_jvp(function)
 
     # For a backward pass, JAX before 0.10 needs a loop that `jvp` itself has
     # differentiated: it does not transpose a loop over tangents written by hand.
     @jax.jit
     def derivative(primals, tangents):
-        return jax.jvp(twin, primals, tangents)[1]
+        return jax.jvp(blocks, primals, tangents)[1]
 
     @whole.defjvp
     def jvp(primals, tangents):
@@ -77,24 +81,16 @@ def _with_derivative_of(twin, function):
     return whole
 
 
-# In both functions a block keeps only its arguments, and is computed again.
-@functools.cache
-def in_row_blocks(function, differentiated, number):
-    if number == 1:
-        return _with_derivative_of(jax.checkpoint(differentiated), function)
-
-    def blocks(z, *parameters):
-        block = jax.checkpoint(lambda rows: differentiated(rows, *parameters))
-        return jax.lax.map(block, cut_rows(z, number)).reshape(z.shape)
-
-    return _with_derivative_of(blocks, function)
+def summed_in_one_loop(function, twin):
+    # What is the same on all devices of a mesh has gradients that are summed over them,
+    # which a primitive of our own does not tell JAX. JAX 0.5 has none of this.
+    mesh = getattr(jax.sharding, "get_abstract_mesh", None)
+    if mesh is not None and not mesh().empty:
+        return twin
+    return _summed_in_one_loop(function, twin)
 
 
 @functools.cache
-def in_channel_blocks(function, number):
-    def blocks(*arguments):
-        block = jax.checkpoint(lambda channels: function(*channels))
-        cut = cut_channels(number, *arguments)
-        return join_channels(jax.lax.map(block, cut), arguments[0].shape)
-
-    return _with_derivative_of(blocks, function)
+def _summed_in_one_loop(function, twin):
+    gradients = functools.partial(jax_gradients.gradients_in_one_loop, function)
+    return jax_gradients.with_gradients(twin, function, jax.jit(gradients))

@@ -18,8 +18,8 @@ import jax
 from keras_sawtooth.backend import jax_gradients
 from keras_sawtooth.backend import pallas_kernels
 from keras_sawtooth.backend.common import MOST_PARAMETERS
-from keras_sawtooth.backend.common import number_of_rows
 from keras_sawtooth.backend.common import warn_of_no_kernels
+from keras_sawtooth.backend.parameter_rows import number_of_rows
 
 # Before, what is used here had other names.
 OLDEST_JAX = (0, 7)

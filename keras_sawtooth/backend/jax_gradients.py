@@ -7,17 +7,21 @@ derivatives and derivatives of derivatives are those of the function itself.
 import functools
 
 import jax
+from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jax.interpreters import batching
 from jax.interpreters import mlir
+
+from keras_sawtooth.backend import parameter_rows
 
 
 def with_gradients(function, values, pull_back):
     """`function`, with values and gradients from elsewhere.
 
     Args:
-        function: function of arrays that returns an array like its first argument.
+        function: function of arrays that returns an array like its first argument. It
+            is what forward-mode and second derivatives are made of.
         values: function with the same values.
         pull_back: function of the same arguments and the gradient of the result. It
             returns what `gradients(function, ...)` does.
@@ -47,6 +51,26 @@ def gradients(function, *arguments_and_dy):
     """Gradients of `function` in all its arguments, for `dy`, that of its result."""
     *arguments, dy = arguments_and_dy
     return jax.vjp(function, *arguments)[1](dy)
+
+
+def gradients_in_one_loop(function, z, *parameters_and_dy):
+    """The same for parameters `(..., channels)`, with all their sums in one loop.
+
+    XLA on CPUs makes a loop for every sum, and computes the function again in each; but
+    a reduction of many operands is one loop.
+    """
+    # Or XLA keeps what the values and the gradients have in common.
+    z, *parameters, dy = jax.lax.optimization_barrier((z, *parameters_and_dy))
+    rows = parameter_rows.stack(parameters)
+    wide = [jnp.broadcast_to(row, z.shape) for row in rows]
+    dz, *terms = gradients(parameter_rows.of_rows(function, parameters), z, *wide, dy)
+    sums = jax.lax.reduce(
+        tuple(terms),
+        (jnp.zeros((), rows.dtype),) * len(terms),
+        lambda sums, terms: tuple(map(jnp.add, sums, terms)),
+        dimensions=tuple(range(z.ndim - 1)),
+    )
+    return dz, *parameter_rows.unstack(jnp.stack(sums), parameters)
 
 
 # The derivative of a function along tangents. A primitive is the only way to say how

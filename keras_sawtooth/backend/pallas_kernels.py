@@ -5,12 +5,10 @@ and keeps the sums of the gradients in registers, too. They are written in Palla
 what they compute is the function that they are given.
 """
 
-import itertools
-
 import jax
 from jax import numpy as jnp
 
-from keras_sawtooth.backend.common import number_of_rows
+from keras_sawtooth.backend import parameter_rows
 
 # A thread has a channel.
 CHANNELS = 128
@@ -24,41 +22,9 @@ ENOUGH_PROGRAMS = 512
 INTERPRETED = False
 
 
-class _Rows(list):
-    """The rows of a tensor `(..., channels)`, nested; kernels cannot index tensors."""
-
-    # `fits` takes no others.
-    dtype = "float32"
-
-    @property
-    def shape(self):
-        return (len(self), *(self[0].shape if self else ()))
-
-    def __getitem__(self, index):
-        rows = super().__getitem__(index)
-        return _Rows(rows) if isinstance(index, slice) else rows
-
-
-def _nested(rows, shape):
-    """`_Rows` of `shape` from an iterator of their rows."""
-    if not shape:
-        return next(rows)
-    return _Rows([_nested(rows, shape[1:]) for _ in range(shape[0])])
-
-
-def _of_rows(function, parameters):
-    """`function` of an element and a flat list of rows."""
-
-    def of_rows(z, *rows):
-        left = iter(rows)
-        return function(z, *[_nested(left, p.shape[:-1]) for p in parameters])
-
-    return of_rows
-
-
 def value(function, z, *parameters):
     """`function(z, *parameters)`, of `z` `(rows, channels)` and `(..., channels)`."""
-    function = _of_rows(function, parameters)
+    function = parameter_rows.of_rows(function, parameters)
 
     def compute(z_ref, parameters_ref, y_ref):
         parameters = _load(parameters_ref)
@@ -78,7 +44,7 @@ def gradients(function, z, *parameters_and_dy):
     Shapes are those of `value`; `dy` is the last argument.
     """
     *parameters, dy = parameters_and_dy
-    function = _of_rows(function, parameters)
+    function = parameter_rows.of_rows(function, parameters)
 
     def compute(z_ref, dy_ref, parameters_ref, dz_ref, sums_ref):
         parameters = _load(parameters_ref)
@@ -94,12 +60,7 @@ def gradients(function, z, *parameters_and_dy):
             sums_ref[0, k, :] = total
 
     dz, sums = _call(compute, [z, dy], parameters, sums=True)
-    sums = sums.sum(axis=0)
-    starts = itertools.accumulate(map(number_of_rows, parameters), initial=0)
-    return dz, *[
-        sums[start : start + number_of_rows(p)].reshape(p.shape)
-        for start, p in zip(starts, parameters, strict=False)
-    ]
+    return dz, *parameter_rows.unstack(sums.sum(axis=0), parameters)
 
 
 def _for_rows(one_row, state, *refs):
@@ -135,7 +96,7 @@ def _call(compute, inputs, parameters, sums):
     from jax.experimental.pallas import triton
 
     rows, channels = inputs[0].shape
-    parameters = jnp.concatenate([p.reshape(-1, channels) for p in parameters])
+    parameters = parameter_rows.stack(parameters)
     number, height = parameters.shape[0], MOST_ROWS
     while height > LEAST_ROWS and (
         rows % height or rows * channels < height * CHANNELS * ENOUGH_PROGRAMS

@@ -3,10 +3,7 @@
 import tensorflow as tf
 
 from keras_sawtooth import sawtooth
-from keras_sawtooth.backend.common import cut_channels
-from keras_sawtooth.backend.common import cut_rows
-from keras_sawtooth.backend.common import join_channels
-from keras_sawtooth.backend.common import join_parameter
+from keras_sawtooth.backend import parameter_rows
 from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.relu_network import hidden_layer
 
@@ -68,17 +65,16 @@ def _vjp(function, arguments, dy):
     return list(gradients)
 
 
-def in_row_blocks(function, differentiated, number):
+def in_row_blocks(function, number):
     @tf.custom_gradient
     def whole(z, *parameters):
         def gradient(dy):
-            if number == 1:
-                return _vjp(differentiated, (z, *parameters), dy)
-            blocks = cut_rows(z, number), cut_rows(dy, number)
+            cut = (number, -1, z.shape[-1])
+            blocks = tf.reshape(z, cut), tf.reshape(dy, cut)
 
             def add_block(i, dz, sums):
                 arguments = (blocks[0][i], *parameters)
-                first, *terms = _vjp(differentiated, arguments, blocks[1][i])
+                first, *terms = _vjp(function, arguments, blocks[1][i])
                 return i + 1, dz.write(i, first), [*map(tf.add, sums, terms)]
 
             start = (
@@ -99,23 +95,49 @@ def in_row_blocks(function, differentiated, number):
     return whole
 
 
-def in_channel_blocks(function, number):
+def summed_in_one_loop(function, twin):
     @tf.custom_gradient
     def whole(*arguments):
-        z = arguments[0]
+        return function(*arguments), lambda dy: pull_back(*arguments, dy)
 
-        def gradient(dy):
-            dz, *dparameters = tf.map_fn(
-                lambda block: _vjp(function, block[1:], block[0]),
-                (
-                    *cut_channels(number, dy),
-                    *cut_channels(number, *arguments),
-                ),
-                fn_output_signature=[a.dtype for a in arguments],
-            )
-            dz = join_channels(dz, z.shape)
-            return dz, *map(join_parameter, dparameters)
+    @tf.custom_gradient
+    def pull_back(*arguments_and_dy):
+        *arguments, dy = arguments_and_dy
 
-        return function(*arguments), gradient
+        def gradient(*upstream):
+            def plain(*arguments_and_dy):
+                *arguments, dy = arguments_and_dy
+                return _vjp(twin, arguments, dy)
+
+            return _vjp(plain, arguments_and_dy, upstream)
+
+        return _gradients_in_one_loop(function, *arguments, dy), gradient
 
     return whole
+
+
+def _gradients_in_one_loop(function, z, *parameters_and_dy):
+    """As `gradients_in_one_loop` of JAX; for programs that XLA compiles."""
+    # Which is not public.
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    # Or XLA keeps what the values and the gradients have in common.
+    z, *parameters, dy = gen_xla_ops.xla_optimization_barrier([z, *parameters_and_dy])
+    rows = tf.unstack(parameter_rows.stack(parameters))
+    wide = [tf.broadcast_to(row, tf.shape(z)) for row in rows]
+    of_rows = parameter_rows.of_rows(function, parameters)
+    dz, *terms = _vjp(of_rows, (z, *wide), dy)
+    scalar = tf.TensorSpec((), rows[0].dtype)
+
+    @tf.function
+    def add(*sums_and_terms):
+        sums, terms = sums_and_terms[: len(rows)], sums_and_terms[len(rows) :]
+        return [*map(tf.add, sums, terms)]
+
+    sums = gen_xla_ops.xla_variadic_reduce_v2(
+        terms,
+        [tf.zeros((), scalar.dtype)] * len(rows),
+        dimensions_to_reduce=[*range(len(z.shape) - 1)],
+        reducer=add.get_concrete_function(*[scalar] * (2 * len(rows))),
+    )
+    return dz, *parameter_rows.unstack(tf.stack(sums), parameters)

@@ -13,8 +13,8 @@ import importlib.util
 import torch
 
 from keras_sawtooth.backend.common import MOST_PARAMETERS
-from keras_sawtooth.backend.common import number_of_rows
 from keras_sawtooth.backend.common import warn_of_no_kernels
+from keras_sawtooth.backend.parameter_rows import number_of_rows
 
 # A thread has a channel.
 MOST_CHANNELS, LEAST_CHANNELS = 128, 32
