@@ -10,6 +10,12 @@ def mean_and_error(values):
     return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
 
 
+def with_error(values, digits):
+    """Mean and standard error, a str; the mean alone of a single value."""
+    mean, error = mean_and_error(values)
+    return f"{mean:{digits}}" + ("" if np.isnan(error) else f" ± {error:.2g}")
+
+
 def markdown(header, rows):
     """A table, without the columns that are empty."""
     columns = [column for column in zip(header, *rows, strict=True) if any(column[1:])]

@@ -15,6 +15,8 @@ import keras_sawtooth as ks
 
 UNITS = 50
 BATCH_SIZE = 64
+# A fifth of it is a validation part.
+SMALLEST_PART = 5
 # Only kernels decay: a bias, a slope or a peak has no reason to be small.
 NOT_DECAYED = ["bias", "alpha", "peak_logits", "amplitude", "slope", "relu_"]
 
@@ -25,7 +27,9 @@ def parse_arguments(description, name):
     def add_arguments(parser):
         parser.set_defaults(output=runs.RESULTS / name)
         parser.add_argument("--data-dir", type=Path, required=True)
-        parser.add_argument("--sets", nargs="+", help="folders to take; all of them")
+        parser.add_argument(
+            "--sets", nargs="+", help="folders to take; all of them, --quick the first"
+        )
 
     arguments = runs.parse_arguments(description, name, add_arguments)
     names = arguments.sets or sorted(
@@ -43,7 +47,7 @@ def parse_arguments(description, name):
             "Every set is a folder in --data-dir with a data.csv and a test_rows.txt. "
             f"Not found: {missing[0] if missing else arguments.data_dir / '*/data.csv'}"
         )
-    if arguments.quick:
+    if arguments.quick and not arguments.sets:
         arguments.folders = arguments.folders[:1]
     return arguments
 
@@ -73,20 +77,40 @@ def checksum(folder):
 
 def load(folder):
     """A folder's `data.csv`, target last, and `test_rows.txt`, one line a split."""
-    data = np.loadtxt(folder / "data.csv", delimiter=",", skiprows=1)
-    lines = (folder / "test_rows.txt").read_text().splitlines()
-    splits = [np.array(line.split(), int) for line in lines if line.strip()]
+    table, test_rows = folder / "data.csv", folder / "test_rows.txt"
+    header, *lines = table.read_text().splitlines()
+    if _are_numbers(header.split(",")):
+        sys.exit(f"{table} must begin with a line of names. Received: {header!r}")
+    try:
+        data = np.loadtxt(lines, delimiter=",", ndmin=2)
+        lines = [line.split() for line in test_rows.read_text().splitlines()]
+        # The files of some collections have their row numbers as floats.
+        splits = [np.array(line, float) for line in lines if line]
+    except ValueError as error:
+        sys.exit(f"{table} or {test_rows} cannot be read: {error}")
+    if data.shape[1] < 2 or not splits:
+        sys.exit(f"{folder} must have features, a target, and at least one split.")
     for i, rows in enumerate(splits):
-        if not np.all((0 <= rows) & (rows < len(data))) or len(rows) == len(data):
+        known = (0 <= rows) & (rows < len(data)) & (rows == np.floor(rows))
+        trained = len(data) - len(rows)
+        if not known.all() or len(set(rows)) < len(rows) or trained < SMALLEST_PART:
             sys.exit(
-                f"Split {i} of {folder / 'test_rows.txt'} must be some of the rows 0 "
-                f"to {len(data) - 1}. Received: {len(rows)} rows from {rows.min()} to "
-                f"{rows.max()}"
+                f"Split {i} of {test_rows} must be some of the rows 0 to "
+                f"{len(data) - 1}, each once, and leave {SMALLEST_PART} to train on. "
+                f"Received: {len(rows)} rows from {rows.min():g} to {rows.max():g}"
             )
     incomplete = np.flatnonzero(~np.isfinite(data).all(axis=1))
     if len(incomplete):
-        sys.exit(f"Row {incomplete[0]} of {folder / 'data.csv'} has a missing value.")
-    return Table(data[:, :-1], data[:, -1], splits)
+        sys.exit(f"Row {incomplete[0]} of {table} has a missing value.")
+    return Table(data[:, :-1], data[:, -1], [rows.astype(int) for rows in splits])
+
+
+def _are_numbers(fields):
+    try:
+        np.array(fields, float)
+    except ValueError:
+        return False
+    return True
 
 
 def parts(table, splits, validation, seeds=1):
@@ -167,11 +191,11 @@ def train(
         steps: int. About how many training steps; at least two epochs.
         beta_2: float. How slowly AdamW forgets squared gradients.
         release: float. Share of the epochs after which sawtooth layers are
-            released.
+            released, but at least one epoch.
         **arguments: of the `RegionConstraint`.
 
     Returns:
-        Dict: RMSE of every member on both parts, and the parameters of one.
+        Dict: RMSE of every member on both parts, the parameters of one, and the steps.
     """
     keras.utils.set_random_seed(0)
     n_members = trained.x.shape[1]
@@ -191,7 +215,8 @@ def train(
     network.compile(optimizer, loss=members.squared_error)
     callbacks = [runs.Progress()]
     if model == "sawtooth released":
-        callbacks.append(ks.ReleaseConstraints(epoch=round(release * epochs)))
+        epoch = max(1, round(release * epochs))
+        callbacks.append(ks.ReleaseConstraints(epoch=epoch))
     network.fit(
         trained.x,
         trained.y,
@@ -206,6 +231,7 @@ def train(
         "rmse": rmse(network, judged, deviations),
         "training_rmse": rmse(network, trained, deviations),
         "parameters": parameters // n_members,
+        "trained_steps": epochs * batches,
     }
 
 

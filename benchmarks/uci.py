@@ -31,6 +31,7 @@ import tabular
 from runs import Runs
 from tables import markdown
 from tables import mean_and_error
+from tables import with_error
 
 MODELS = ("relu", "gelu", "prelu", "kan", "sawtooth constrained", "sawtooth released")
 LAYERS = (1, 2)
@@ -57,6 +58,8 @@ VALIDATION_SEEDS = 2
 # and above that of rows that were not trained on. Trainings that went well have up to
 # 1.8 times, but for those that leave no error at all.
 FAILED = 3
+# And a split that has so many times the median's error on its test part is named.
+OUTLIER = 3
 
 
 def choose(grid, error):
@@ -141,12 +144,11 @@ def report(name, results):
     found = finals(results)
     rows = []
     for (model, layers), result in found.items():
-        test, error = mean_and_error(result["rmse"])
         relu = found["relu", layers]["rmse"]
         difference = np.subtract(result["rmse"], relu)
         against = ""
         if model != "relu":
-            against = "{:+.2g} ± {:.2g}".format(*mean_and_error(difference))
+            against = with_error(difference, "+.2g")
         rows.append(
             [
                 f"{layers} of {model}",
@@ -154,18 +156,33 @@ def report(name, results):
                 f"{result['rate']:g}",
                 f"{result['weight_decay']:g}",
                 f"{result.get('depth', '')}",
-                f"{result['steps']}",
+                # Of whole epochs, and at least two: more than asked for on large sets.
+                f"{result.get('trained_steps', result['steps'])}",
                 f"{result.get('release', '')}",
                 f"{result['parameters']}",
                 f"{result['seconds']:.0f}",
                 f"{result['validation']:.4g}",
-                f"{test:.4g} ± {error:.2g}",
+                with_error(result["rmse"], ".4g"),
                 against,
             ]
         )
     header = ["layers", "beta_2", "rate", "decay", "depth", "steps", "release"]
     header += ["parameters", "seconds", "validation", "test RMSE", "less relu"]
-    return f"## {name}\n\n{markdown(header, rows)}\n"
+    return f"## {name}\n\n{markdown(header, rows)}\n{outliers(found)}"
+
+
+def outliers(found):
+    """A line for every row of the table whose mean is that of one split."""
+    lines = []
+    for (model, layers), result in found.items():
+        errors, median = result["rmse"], np.median(result["rmse"])
+        split = int(np.argmax(errors))
+        if errors[split] > OUTLIER * median:
+            lines.append(
+                f"\n{layers} of {model}: split {split} has {errors[split]:.4g}, the "
+                f"median of the splits is {median:.4g}.\n"
+            )
+    return "".join(lines)
 
 
 def draw(sets, path):

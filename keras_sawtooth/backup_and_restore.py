@@ -94,22 +94,16 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def on_epoch_end(self, epoch, logs=None):
         history = getattr(self.model, "history", None)
-        epochs, records, directions = [], {}, {}
+        state = {"epoch": epoch + 1, "epochs": [], "history": {}, "directions": {}}
         if history is not None:
             # `History` comes after all other callbacks and lacks this epoch yet.
-            epochs = [*history.epoch, epoch]
+            state["epochs"] = [*history.epoch, epoch]
             records = {name: list(values) for name, values in history.history.items()}
             for name, value in (logs or {}).items():
                 records.setdefault(name, []).append(value)
-            directions = getattr(history, "directions", {})
-        self._back_up(
-            {
-                "epoch": epoch + 1,
-                "epochs": epochs,
-                "history": records,
-                "directions": directions,
-            }
-        )
+            state["history"] = records
+            state["directions"] = getattr(history, "directions", {})
+        self._back_up(state)
 
     def on_train_end(self, logs=None):
         self._prepend_epochs()

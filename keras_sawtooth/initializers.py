@@ -71,10 +71,6 @@ class RandomPeaks(keras.initializers.RandomNormal):
 
     def __init__(self, peaks=(0.5, 0.85), stddev=0.3, seed=None):
         super().__init__(0.0, check_number("stddev", stddev, 0), seed)
-        if isinstance(peaks, str):
-            raise ValueError(
-                f"`peaks` must be a sequence of numbers. Received: peaks={peaks!r}"
-            )
         peaks = np.ravel(peaks).tolist()
         self.peaks = [
             check_number(f"peaks[{i}]", a, 1e-6, 1) for i, a in enumerate(peaks)

@@ -12,7 +12,7 @@ import numpy as np
 # the rounding of its weights, in float64 of the traversal: where a tooth touches
 # zero, a ReLU may cut off its tip. float32 inputs hardly tell the two ends apart.
 NARROWEST = {"float32": 2e-6, "float64": 1e-12}
-# Relative to the slopes they are between: smaller bends are float64 rounding.
+# Relative to what the slopes next to them are sums of: smaller bends are rounding.
 SMALLEST_BEND = 1e-9
 
 
@@ -102,8 +102,9 @@ def relu_pieces(blocks, narrowest, ends=(0.0, 1.0), rounding=0.0):
         slopes = weights @ slopes
         intercepts = weights @ intercepts + offset[:, None]
         u, slopes, intercepts = _relu(u, slopes, intercepts)
+    sizes = np.abs(output_kernel) @ np.abs(slopes)
     slopes, intercepts = output_kernel @ slopes, output_kernel @ intercepts
-    return _merge(u, slopes, intercepts, narrowest, rounding)
+    return _merge(u, slopes, intercepts, sizes, narrowest, rounding)
 
 
 def _relu(u, slopes, intercepts):
@@ -121,7 +122,7 @@ def _relu(u, slopes, intercepts):
     return u, slopes * active, intercepts * active
 
 
-def _merge(u, slopes, intercepts, narrowest, rounding):
+def _merge(u, slopes, intercepts, sizes, narrowest, rounding):
     """Drop pieces that are too narrow, and breakpoints without a bend."""
     widths = np.diff(u)
     # Far from the domain, positions are rounded more coarsely.
@@ -129,8 +130,9 @@ def _merge(u, slopes, intercepts, narrowest, rounding):
     wide = widths > narrowest * np.maximum(1, distances)
     wide |= widths == widths.max()
     left, right = u[:-1][wide], u[1:][wide]
-    slopes, intercepts = slopes[wide], intercepts[wide]
-    tolerance = max(rounding, SMALLEST_BEND * np.abs(slopes).max())
+    slopes, intercepts, sizes = slopes[wide], intercepts[wide], sizes[wide]
+    # Not of all slopes: a narrow piece may be steeper than others by many digits.
+    tolerance = np.maximum(rounding, SMALLEST_BEND * np.maximum(sizes[:-1], sizes[1:]))
     bends = np.append(True, np.abs(np.diff(slopes)) > tolerance)
     # Neighbors meet where their lines cross: within the gap, up to rounding.
     ends = np.append(right[:-1][bends[1:]], u[-1])

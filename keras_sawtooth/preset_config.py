@@ -79,27 +79,21 @@ def check_config(config, custom_objects=None):
     objects = dict(custom_objects or {})
     if not isinstance(config.get("class_name"), str):
         raise ValueError("Its config describes no object: it has no 'class_name'.")
-    for value in walk(config):
-        if isinstance(value, str):
-            _registered(value, objects)
-        elif isinstance(value, dict):
+    values = list(walk(config))
+    for name in {value for value in values if isinstance(value, str)}:
+        if name in HUB:
+            # Registers them. Not at import time: it needs KerasHub.
+            importlib.import_module("keras_sawtooth.hub")
+        item = objects.get(name) or keras.saving.get_registered_object(name)
+        if item is not None:
+            objects[name] = item
+    for value in values:
+        if isinstance(value, dict):
             if "class_name" in value or "registered_name" in value:
                 _check_object(value, objects)
             _check_vocabulary(value)
             check_allocation(value)
     return objects
-
-
-def _registered(name, objects):
-    if name in HUB:
-        # Registers them. Not at import time: it needs KerasHub.
-        importlib.import_module("keras_sawtooth.hub")
-    item = objects.get(name)
-    if item is None:
-        item = keras.saving.get_registered_object(name)
-    if item is not None:
-        objects[name] = item
-    return item
 
 
 def _check_object(value, objects):
@@ -120,10 +114,7 @@ def _check_object(value, objects):
         allowed = module is None or module in FUNCTION_MODULES
     else:
         allowed = _is_keras(module, name)
-    item = next(
-        (o for o in (_registered(n, objects) for n in (registered, name) if n) if o),
-        None,
-    )
+    item = objects.get(registered) or objects.get(name)
     if item is None and module and module.split(".")[0] == "keras_hub":
         item = _of_keras_hub(module, name)
     for refused in REFUSED:

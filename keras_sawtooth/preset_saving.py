@@ -135,7 +135,12 @@ def _write(model, draft, metadata):
     written = json.loads((draft / METADATA).read_text())
     written["keras_sawtooth_version"] = __version__
     written["parameter_count"] = model.count_params()
-    _check_names(metadata, written)
+    taken = sorted({*metadata} & {*written})
+    if taken:
+        raise ValueError(
+            f"The entries {taken} are written by `save_to_preset` itself. "
+            f"Received: metadata={metadata!r}"
+        )
     (draft / METADATA).write_text(json.dumps({**written, **metadata}, indent=4))
 
 
@@ -154,12 +159,3 @@ def _check_metadata(metadata):
             f"`metadata` must be a dict of plain JSON data. {error} "
             f"Received: metadata={metadata!r}"
         ) from error
-
-
-def _check_names(metadata, written):
-    taken = sorted({*metadata} & {*written})
-    if taken:
-        raise ValueError(
-            f"The entries {taken} are written by `save_to_preset` itself. "
-            f"Received: metadata={metadata!r}"
-        )

@@ -54,14 +54,14 @@ def leaving_no_trace(function, *arguments):
 
 def count_bytes(path):
     """Size of the arrays in an HDF5 file that hides nothing, without its holes."""
-    stored, seen, groups = 0, set(), []
+    stored, seen = 0, set()
     size = path.stat().st_size
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path.name!r} is not a valid HDF5 file. {error}") from error
     with file:
-        groups.append(file)
+        groups = [file]
         while groups:
             group = groups.pop()
             for name in group:
@@ -72,8 +72,8 @@ def count_bytes(path):
                 seen.add(address)
                 if isinstance(item, h5py.Group):
                     groups.append(item)
-                    continue
-                stored += _stored_bytes(item)
+                else:
+                    stored += _stored_bytes(item)
     # Arrays that lie over each other in the file.
     if stored > size:
         raise ValueError(

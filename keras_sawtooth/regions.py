@@ -88,15 +88,15 @@ def linear_regions(layer, channel=0, interval=None):
         ends = [(bound - low) / (high - low) for bound in (start, stop)]
         if not layer.constrained:
             # Just released, the network is zero outside, up to the rounding of weights.
-            rounding = narrowest * (high - low) * (abs(slope) + abs(line))
-            u, slopes, intercepts = relu_pieces(
-                parameters, narrowest, ends, 0 if inside else rounding
-            )
+            size = 0 if inside else abs(slope) + abs(line)
+            rounding = narrowest * (high - low) * size
+            pieces = relu_pieces(parameters, narrowest, ends, rounding)
         elif inside:
-            u, slopes, intercepts = constrained_pieces(*parameters)
+            pieces = constrained_pieces(*parameters)
         else:
             # The waves are zero here.
-            u, slopes, intercepts = np.array(ends), np.zeros(1), np.zeros(1)
+            pieces = np.array(ends), np.zeros(1), np.zeros(1)
+        u, slopes, intercepts = pieces
         slopes = slopes / (high - low)
         intercepts = intercepts - slopes * low + (slope - line) * bend
         breakpoints = np.concatenate([[start], low + (high - low) * u[1:-1], [stop]])

@@ -118,14 +118,14 @@ class ReleaseConstraints(Plateau):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         self._checked = False
-        self._released = False
         self._started = False
+        # Whether the end of the training needs no report of constrained layers.
         self._told = False
         self._check_model()
 
     def on_train_batch_begin(self, batch, logs=None):
-        if not self._checked:  # A model may be built by its first batch.
-            self._check_model()
+        # A model may be built by its first batch.
+        self._check_model()
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._started:
@@ -145,7 +145,8 @@ class ReleaseConstraints(Plateau):
             )
         if constrained_layers(self.model):
             released = release(self.model)
-            self._released = True
+            # `EarlyStopping` may restore weights from before the release.
+            self._told = True
             if self.verbose > 0:
                 print(
                     f"\nEpoch {epoch + 1}: released {len(released)} layer(s); "
@@ -187,8 +188,6 @@ class ReleaseConstraints(Plateau):
         """Say that a training has ended without a release."""
         if self._told:
             return
-        if self._released:
-            return  # `EarlyStopping` has restored weights from before the release.
         epochs = getattr(getattr(self.model, "history", None), "epoch", [])
         if len(epochs) < 2:
             return  # A loop by hand, one epoch a `fit`.

@@ -172,8 +172,8 @@ def _neuron_sizes(scales):
 def hidden_layer(hidden, kernel, bias):
     """The four neurons of a layer, from those of the layer before.
 
-    Both are tuples of tensors `(..., channels)`; `kernel` is `(4, 4, channels)` and
-    `bias` is `(4, channels)`.
+    `hidden` and the result are tuples of tensors `(..., channels)`; `kernel` is
+    `(4, 4, channels)` and `bias` is `(4, channels)`.
     """
     return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
 

@@ -51,7 +51,9 @@ def standard_network(region, inputs, name):
         # `kernel * z + bias` would cancel where z is large next to the domain's size.
         z = layers.Rescaling(1.0, -low, dtype=dtype, name=f"{name}_shift")(z)
         low, high = 0.0, high - low
-    kernel, bias = _first_layer(blocks, low, high)
+    # The first layer reads `z`, which is not normalized.
+    kernel = blocks.input_kernel / (high - low)
+    bias = blocks.input_bias - kernel * low
     hidden = dense("...c,cj->...cj", z, kernel.T, bias.T, "hidden_0")
     for i, (kernel, bias) in enumerate(zip(blocks.kernel, blocks.bias, strict=True)):
         kernel = kernel.transpose(2, 1, 0)
@@ -81,12 +83,6 @@ def _blocks(region):
     else:
         blocks = region.relu_blocks
     return relu_network.ReluBlocks(*map(_to_numpy, blocks))
-
-
-def _first_layer(blocks, low, high):
-    """Kernel and bias of the first layer for an input that is not normalized."""
-    kernel = blocks.input_kernel / (high - low)
-    return kernel, blocks.input_bias - kernel * low
 
 
 def _to_numpy(tensor):

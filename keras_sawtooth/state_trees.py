@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_sawtooth.model_phase import build_optimizer
 from keras_sawtooth.model_phase import change_phase
-from keras_sawtooth.nested_layers import region_layers
+from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.optimizer_state import start_value_slots
 
 SEED_STATE = "seed_generator_state"
@@ -35,7 +35,7 @@ def set_state_tree(model, state_tree):
     values = {}
     for branch in ("trainable_variables", "non_trainable_variables"):
         values |= _by_path(state_tree.get(branch, {}))
-    layers = [layer for layer in region_layers(model) if _other_phase(layer, values)]
+    layers = [x for x in built_region_layers(model) if _other_phase(x, values)]
     if layers:
         change_phase(model, layers)
     _check_weights(model.weights, values)
@@ -51,8 +51,6 @@ def set_state_tree(model, state_tree):
 
 def _other_phase(layer, values):
     """Whether the values of a layer are those of the phase in which it is not."""
-    if not layer.built:
-        return False
     prefix = layer.slope.path.removesuffix("slope")
 
     def has(constrained):

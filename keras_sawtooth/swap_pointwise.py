@@ -1,5 +1,7 @@
 """Which activations can be replaced: functions, and layers that are nothing else."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -83,8 +85,12 @@ def _values(activation):
     return keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(_POINTS)))
 
 
+@functools.cache
 def _known_values():
-    yield from (_values(activation) for activation in POINTWISE)
-    yield _values(lambda x: keras.activations.gelu(x, approximate=True))
-    # The "quick GELU" of CLIP.
-    yield _values(lambda x: x * keras.ops.sigmoid(1.702 * x))
+    functions = [
+        *POINTWISE,
+        lambda x: keras.activations.gelu(x, approximate=True),
+        # The "quick GELU" of CLIP.
+        lambda x: x * keras.ops.sigmoid(1.702 * x),
+    ]
+    return [_values(function) for function in functions]

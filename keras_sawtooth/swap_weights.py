@@ -34,14 +34,15 @@ def carry_weights(old, new, chosen, regions):
     # One that was the `activation` of a layer has no counterpart.
     gone = {id(x) for x in gone} - chosen
     sources = [x for x in sources if id(x) not in gone]
-    targets, added = [], []
+    targets, added, inside, left = [], [], set(), iter(sources)
     for layer in flatten_layers(new):
-        # The layer that holds it, and its counterpart, are in the lists by now.
-        is_added = layer.name in regions or any(
-            id(source) in chosen and getattr(target, "region_constraint", None) is layer
-            for source, target in zip(sources, targets, strict=False)
-        )
-        (added if is_added else targets).append(layer)
+        if layer.name in regions or id(layer) in inside:
+            added.append(layer)
+            continue
+        # A layer comes before those that it holds.
+        if id(next(left, None)) in chosen and _is_sawtooth(layer):
+            inside.add(id(layer.region_constraint))
+        targets.append(layer)
     _check_equal(
         old, [_kind(x, chosen) for x in sources], [_kind(x, ()) for x in targets]
     )

@@ -227,6 +227,19 @@ def test_release_keeps_pieces_at_the_margin_in_float64():
     np.testing.assert_array_equal(ks.count_linear_regions(layer), 16)
 
 
+@pytest.mark.skipif(not has_float64(), reason="this backend runs without float64")
+def test_narrow_steep_pieces_do_not_hide_the_bends_of_others():
+    layer = ks.RegionConstraint(depth=9, scales="free", dtype="float64")
+    layer.build((None, 8))
+    rng = np.random.default_rng(0)
+    # Peaks near 0.06 and 0.94: the steepest piece has a slope of 1e10.
+    layer.peak_logits.assign(rng.choice([-3.0, 3.0], (10, 8)))
+    scales = rng.normal(size=(9, 8)) * 0.25 ** np.arange(9)[:, None]
+    layer.amplitude.assign(scales)
+    layer.release()
+    np.testing.assert_array_equal(ks.count_linear_regions(layer), 512)
+
+
 def test_narrow_pieces_go_without_a_gap():
     """Beyond what float32 can tell apart, the function stays continuous."""
     layer = ks.RegionConstraint(depth=16)

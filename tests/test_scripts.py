@@ -192,9 +192,15 @@ def test_sets_that_are_not_there_are_named(sets, data_dir, monkeypatch):
 @pytest.mark.parametrize(
     "data, split, message",
     [
-        ("1,2\n3,4\n", "2", "must be some of the rows 0 to 1.*to 2"),
-        ("1,2\n3,4\n", "0 1", "must be some of the rows"),
-        ("1,2\nnan,4\n", "0", "Row 1 of .*data.csv has a missing value"),
+        (6 * "1,2\n", "6", "must be some of the rows 0 to 5.*to 6"),
+        (6 * "1,2\n", "0 0", "each once"),
+        (6 * "1,2\n", "0.5", "must be some of the rows"),
+        (6 * "1,2\n", "0 1", "leave 5 to train on"),
+        (6 * "1,2\n", "", "at least one split"),
+        (6 * "1,2\n", "0,1", "cannot be read"),
+        (6 * "1;2\n", "0", "cannot be read"),
+        (6 * "1\n", "0", "features, a target"),
+        ("1,2\nnan,4\n" + 6 * "1,2\n", "0", "Row 1 of .*csv has a missing value"),
     ],
 )
 def test_tables_that_cannot_be_trained_on_are_refused(
@@ -206,4 +212,7 @@ def test_tables_that_cannot_be_trained_on_are_refused(
     (tmp_path / "data.csv").write_text("x,y\n" + data)
     (tmp_path / "test_rows.txt").write_text(split)
     with pytest.raises(SystemExit, match=message):
+        tabular.load(tmp_path)
+    (tmp_path / "data.csv").write_text(data)
+    with pytest.raises(SystemExit, match=r"line of names|cannot be read"):
         tabular.load(tmp_path)

@@ -8,15 +8,10 @@ from torch.autograd import forward_ad
 from keras_sawtooth import relu_network
 from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
+from keras_sawtooth.backend.common import unchanged
 
-
-def cached_on_jax(make):
-    # `torch.compile` warns of a cache, and needs none.
-    return make
-
-
-def compiled_on_jax(function):
-    return function
+# `torch.compile` warns of a cache, and needs none.
+cached_on_jax = compiled_on_jax = unchanged
 
 
 def xla_on_cpu():
@@ -39,12 +34,13 @@ def can_fuse(z, *parameters):
         and not _needs_plain_formulas()
         and z.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and all(p.dtype == torch.float32 for p in parameters)
-        and (
-            torch_gpu_kernels.fits(z, parameters)
-            if torch_gpu_kernels.serve(z)
-            else torch_eager.fits(z, parameters)
-        )
+        and operators_on(z).fits(z, parameters)
     )
+
+
+def operators_on(z):
+    """The module with the values and the derivatives for the device of `z`."""
+    return torch_gpu_kernels if torch_gpu_kernels.serve(z) else torch_eager
 
 
 @torch.compiler.assume_constant_result

@@ -10,7 +10,6 @@ from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.backend import torch as backend
 from keras_sawtooth.backend import torch_eager
-from keras_sawtooth.backend import torch_gpu_kernels
 
 CONSTANTS = "str name, int[] sizes, float[] domain"
 
@@ -21,7 +20,7 @@ CONSTANTS = "str name, int[] sizes, float[] domain"
     schema=f"(Tensor z, Tensor rows, {CONSTANTS}) -> Tensor",
 )
 def value(z, rows, name, sizes, domain):
-    return _module(z).value(z, rows, name, sizes, domain)
+    return backend.operators_on(z).value(z, rows, name, sizes, domain)
 
 
 @torch.library.custom_op(
@@ -30,11 +29,7 @@ def value(z, rows, name, sizes, domain):
     schema=f"(Tensor z, Tensor dy, Tensor rows, {CONSTANTS}) -> (Tensor, Tensor)",
 )
 def derivative(z, dy, rows, name, sizes, domain):
-    return _module(z).derivative(z, dy, rows, name, sizes, domain)
-
-
-def _module(z):
-    return torch_gpu_kernels if torch_gpu_kernels.serve(z) else torch_eager
+    return backend.operators_on(z).derivative(z, dy, rows, name, sizes, domain)
 
 
 @value.register_fake
@@ -66,7 +61,7 @@ def _plain_gradients(context, dy):
     tensors = context.saved_tensors
     needed = context.needs_input_grad[:2]
     with torch.enable_grad():
-        y = _plain(*context.constants)(*tensors)
+        y = _plain(*tensors, *context.constants)
         inputs = [t for t, need in zip(tensors, needed, strict=True) if need]
         found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
     return [next(found) if need else None for need in needed]
@@ -75,20 +70,16 @@ def _plain_gradients(context, dy):
 value.register_autograd(_value_backward, setup_context=_save)
 
 
-def _plain(name, sizes, domain):
-    """The plain formula, as a function of `z` and the rows of all parameters."""
-
-    def of_sawtooth(z, rows):
-        peaks, scales, slopes = torch_eager.split_rows(rows, name, sizes)
-        return sawtooth.sawtooth(z, peaks, scales, slopes, domain)
-
-    def of_relu_network(z, rows):
-        slopes, *blocks = torch_eager.split_rows(rows, name, sizes)
+def _plain(z, rows, name, sizes, domain):
+    """What `value` computes, by the plain formula."""
+    parameters, wide = torch_eager.split_rows(rows, name, sizes), z.to(rows.dtype)
+    if name == "sawtooth":
+        y = sawtooth.sawtooth(wide, *parameters, domain)
+    else:
+        slopes, *blocks = parameters
         blocks = relu_network.ReluBlocks(*blocks)
-        return relu_network.relu_network(z, blocks, slopes, domain)
-
-    function = of_sawtooth if name == "sawtooth" else of_relu_network
-    return lambda z, rows: function(z.to(rows.dtype), rows).to(z.dtype)
+        y = relu_network.relu_network(wide, blocks, slopes, domain)
+    return y.to(z.dtype)
 
 
 def of_parameters(z, parameters, name, sizes, domain):
