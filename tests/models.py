@@ -9,6 +9,9 @@ import keras_sawtooth as ks
 from keras_sawtooth.nested_layers import region_layers
 
 PHASES = ["constrained", "released"]
+# On TensorFlow, tracing takes longer than all the steps of these tests; on JAX, the
+# steps do if they are not compiled.
+EAGERLY = keras.backend.backend() == "tensorflow"
 
 
 def data(rows=32):
@@ -47,10 +50,7 @@ MODELS = [plain, nested, shared, behind_dense]
 
 
 def compiled(model, optimizer="adam", **arguments):
-    # On TensorFlow, tracing takes longer than all the steps of these tests; on JAX, the
-    # steps do if they are not compiled.
-    eagerly = keras.backend.backend() == "tensorflow"
-    model.compile(optimizer, "mse", run_eagerly=eagerly, **arguments)
+    model.compile(optimizer, "mse", run_eagerly=EAGERLY, **arguments)
     return model
 
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import keras
 import numpy as np
 import pytest
+from models import EAGERLY
 
 import keras_sawtooth as ks
 
@@ -31,7 +32,7 @@ def build():
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.5),
         "mse",
-        run_eagerly=True,
+        run_eagerly=EAGERLY,
     )
     return model
 
@@ -166,7 +167,7 @@ def test_training_goes_on_from_a_checkpoint(phase, epoch, tmp_path):
 
     whole = keras.models.load_model(tmp_path / f"{epoch}.keras")
     assert whole.layers[0].constrained is (phase == "constrained")
-    whole.run_eagerly = True
+    whole.run_eagerly = EAGERLY
     # A file of weights holds the optimizer's, too; Keras wants both built before.
     fresh = build()
     if phase == "released":

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from backend import to_numpy
+from models import EAGERLY
 
 import keras_sawtooth as ks
 
@@ -33,7 +34,7 @@ def trained(phase):
             keras.layers.Dense(1),
         ]
     )
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", run_eagerly=EAGERLY)
     model.train_on_batch(x, y)
     if phase == "released":
         ks.release(model)
@@ -77,7 +78,7 @@ def test_a_copy_is_equal_and_independent(way, phase):
 
     def train(changed, other):
         if not changed.compiled:
-            changed.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+            changed.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=EAGERLY)
         before = [to_numpy(v.value) for v in other.variables]
         start = changed.get_weights()
         changed.train_on_batch(x, y)

@@ -422,14 +422,13 @@ def test_masks_pass_through():
 
 
 @pytest.mark.parametrize(
-    "optimizer",
+    "optimizer, depth",
     [
-        keras.optimizers.Adam(10.0),
-        keras.optimizers.SGD(10.0, clipnorm=1.0),
+        (keras.optimizers.Adam(10.0), 8),
+        (keras.optimizers.SGD(10.0, clipnorm=1.0), 3),
     ],
     ids=["adam", "sgd"],
 )
-@pytest.mark.parametrize("depth", [3, 8])
 def test_peaks_survive_an_absurd_learning_rate(optimizer, depth):
     """1,000 steps at learning rate 10."""
     optimizer = optimizer.from_config(optimizer.get_config())
@@ -472,7 +471,7 @@ def test_channels_start_as_lines_that_bend_once():
 
 
 @pytest.mark.parametrize("scales", ["tied", "free"])
-@pytest.mark.parametrize("depth", [1, 3, 8])
+@pytest.mark.parametrize("depth", [1, 8])
 def test_the_outermost_pieces_go_on(depth, scales):
     layer = ks.RegionConstraint(depth=depth, scales=scales, domain=(-1.0, 2.0))
     z = np.array([[-100.0], [-3.0], [-1.0], [0.3], [2.0], [5.0], [100.0]])
@@ -504,7 +503,7 @@ def test_peaks_at_the_margin_give_no_infinite_tails(scales):
         assert np.isfinite(to_numpy(layer.slopes)).all()
 
 
-@pytest.mark.parametrize("depth, margin", [(8, 1e-6), (24, 0.01), (24, 1e-6)])
+@pytest.mark.parametrize("depth, margin", [(8, 1e-6), (24, 1e-6)])
 def test_peaks_at_the_margin_give_finite_gradients(depth, margin):
     layer = ks.RegionConstraint(
         depth=depth, margin=margin, peak_initializer=keras.initializers.Constant(-40)
@@ -535,9 +534,16 @@ def test_steps_of_free_scales_do_not_make_deep_tails_steep():
     np.testing.assert_allclose(to_numpy(layer.slopes), before, atol=0.05)
 
 
-@pytest.mark.parametrize("tails", ["free", "line"])
-@pytest.mark.parametrize("domain", [(-1, 1), (0.1, 0.7), (0, 255)])
-@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize(
+    "depth, domain, tails",
+    [
+        (1, (-1, 1), "free"),
+        (1, (0, 255), "free"),
+        (4, (0.1, 0.7), "free"),
+        (4, (0, 255), "line"),
+        (4, (-1, 1), "line"),
+    ],
+)
 def test_derivative_at_the_ends_of_the_domain_is_that_of_the_outside(
     depth, domain, tails
 ):

@@ -10,6 +10,7 @@ import pytest
 from backend import to_numpy
 from keras import layers
 from keras import ops
+from models import EAGERLY
 from models import compiled
 
 import keras_sawtooth as ks
@@ -649,7 +650,7 @@ def test_layers_of_one_name_keep_their_own_state():
 def test_a_release_leaves_a_released_layer_of_the_same_name_alone(constrained):
     x, y = data()
     model = SameNames(constrained)
-    model.compile(keras.optimizers.Adam(1e-2, use_ema=True), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.Adam(1e-2, use_ema=True), "mse", run_eagerly=EAGERLY)
     model.fit(x, y, epochs=2, verbose=0)
     released = model.first if constrained[1] else model.second
 

@@ -74,7 +74,7 @@ def layers_and_inputs(draw):
 def examples(pytestconfig):
     if pytestconfig.getoption("--thorough"):
         return 10_000
-    return 500 if pytestconfig.getoption("--long") else 40
+    return 500 if pytestconfig.getoption("--long") else 15
 
 
 def test_every_layer(examples, record_property):

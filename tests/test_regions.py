@@ -179,7 +179,7 @@ def test_bad_intervals(interval):
             function(layer, interval=interval)
 
 
-@pytest.mark.parametrize("depth", range(1, 9))
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
 def test_release_keeps_the_pieces(depth):
     layer = layer_with(depth)
     before = [ks.linear_regions(layer, c) for c in range(4)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from backend import to_numpy
 from keras import layers
+from models import EAGERLY
 
 import keras_sawtooth as ks
 from keras_sawtooth import layer_phase
@@ -42,7 +43,7 @@ def fit(model, epochs=4, callbacks=(), **arguments):
 
 
 @pytest.mark.parametrize("scales", ["tied", "free"])
-@pytest.mark.parametrize("depth", range(1, 11))
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 10])
 def test_release_keeps_the_function_inside_and_far_outside(depth, scales):
     layer = ks.RegionConstraint(depth=depth, scales=scales)
     layer.build((None, 32))
@@ -252,7 +253,7 @@ def test_a_layer_that_is_never_called_is_no_obstacle():
             return self.head(self.hidden(x))
 
     model = Model()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     model.build((None, 3))
     history = fit(model, callbacks=[ks.ReleaseConstraints(epoch=2)]).history
     assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
@@ -265,14 +266,14 @@ def test_a_layer_that_is_never_called_is_no_obstacle():
 def test_training_goes_on_after_a_release_between_two_fits():
     x, y = data()
     model = build()
-    model.compile(keras.optimizers.Adam(1e-2), "mse")
-    fit(model, epochs=20)
+    model.compile(keras.optimizers.SGD(1e-2), "mse")
+    fit(model, epochs=2)
     before = model.evaluate(x, y, verbose=0)
     prediction = model.predict(x, verbose=0)
     ks.release(model)
     assert model.evaluate(x, y, verbose=0) == pytest.approx(before, rel=1e-4)
     np.testing.assert_allclose(model.predict(x, verbose=0), prediction, atol=1e-5)
-    fit(model, epochs=20)
+    fit(model, epochs=2)
     assert model.evaluate(x, y, verbose=0) < before
     assert np.any(model.predict(x, verbose=0) != prediction)
 
@@ -439,7 +440,7 @@ def test_release_on_a_plateau(values, mode, expected):
             logs[monitor] = float(values[epoch])
 
     model = build()
-    model.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
+    model.compile("adam", "mse", metrics=["mae"], run_eagerly=EAGERLY)
     # By default a share of the best value, of which infinity has none.
     least = {} if np.isinf(values[0]) else {"min_delta": 0.1}
     release = ks.ReleaseConstraints(monitor=monitor, patience=2, mode=mode, **least)
@@ -453,7 +454,9 @@ def test_release_on_a_plateau(values, mode, expected):
 def test_release_on_a_plateau_of_a_validation_metric():
     x, y = data()
     model = build()
-    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"], run_eagerly=True)
+    model.compile(
+        keras.optimizers.SGD(0.0), "mse", metrics=["mae"], run_eagerly=EAGERLY
+    )
     release = ks.ReleaseConstraints(monitor="val_mae", patience=1)
     history = fit(model, callbacks=[release], validation_data=(x, y)).history
     assert history["constrained"] == [1.0, 1.0, 0.0, 0.0]
@@ -462,7 +465,7 @@ def test_release_on_a_plateau_of_a_validation_metric():
 def test_a_callback_looks_for_a_plateau_in_every_training():
     # Losses of the second one are larger than any of the first, and fall.
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     logged = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: logs.update(quantity=losses[epoch])
     )
@@ -475,7 +478,7 @@ def test_a_callback_looks_for_a_plateau_in_every_training():
 
 def test_a_plateau_leaves_early_stopping_to_early_stopping():
     model = build()
-    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=EAGERLY)
     for order in (1, -1):
         callbacks = [
             ks.ReleaseConstraints(patience=1),
@@ -486,7 +489,7 @@ def test_a_plateau_leaves_early_stopping_to_early_stopping():
 
 def test_several_fits_in_a_row():
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     release = ks.ReleaseConstraints(epoch=3)
     phases = []
     for start in (0, 2, 4):
@@ -502,7 +505,7 @@ def test_several_fits_in_a_row():
 
 def test_the_log_line(capsys):
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=1, verbose=1)])
     assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
 
@@ -520,7 +523,7 @@ class StopAtOnce(keras.callbacks.Callback):
 
 def test_a_training_without_a_release_says_so(capsys):
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     stop = StopAtOnce()
     for epochs, callbacks in [(2, []), (9, [stop])]:
         # At the start, and once.
@@ -557,7 +560,7 @@ def test_a_plateau_has_no_unit(unit, share, expected):
             logs["loss"] = unit * share**epoch
 
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     callbacks = [Loss(), ks.ReleaseConstraints(monitor="loss", patience=2)]
     history = fit(model, epochs=5, batch_size=64, callbacks=callbacks).history
     phases = history["constrained"]
@@ -566,7 +569,7 @@ def test_a_plateau_has_no_unit(unit, share, expected):
 
 def test_a_model_without_layers_to_release_is_refused_at_the_start():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     before = model.get_weights()
     with pytest.raises(ValueError, match="found no layer to release"):
         fit(model, callbacks=[ks.ReleaseConstraints(epoch=1)])
@@ -576,7 +579,7 @@ def test_a_model_without_layers_to_release_is_refused_at_the_start():
 
 def test_a_monitor_that_is_not_logged_is_refused_after_one_epoch():
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     with pytest.raises(ValueError, match=r"monitor='accuracy'.*'loss'"):
         fit(model, callbacks=[ks.ReleaseConstraints(monitor="accuracy")])
     assert int(model.optimizer.iterations) == 4
@@ -587,7 +590,7 @@ def test_a_validation_metric_without_validation():
     release = ks.ReleaseConstraints(monitor="val_loss")
     message = r"monitor='val_loss'.*'loss'"
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     with (
         pytest.warns(UserWarning, match=message + r".*`validation_split`\.$"),
         pytest.warns(UserWarning, match=message + ".* Nothing was released"),
@@ -598,7 +601,7 @@ def test_a_validation_metric_without_validation():
 
 def test_training_for_no_epochs():
     model = build()
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     fit(model, epochs=0, callbacks=[ks.ReleaseConstraints(monitor="val_loss")])
     assert model.layers[0].constrained
 
@@ -607,7 +610,7 @@ def test_training_for_no_epochs():
 def test_a_validation_metric_of_every_second_epoch():
     x, y = data()
     model = build()
-    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=EAGERLY)
     release = ks.ReleaseConstraints(monitor="val_loss", patience=1)
     history = fit(
         model,
@@ -624,7 +627,7 @@ def test_an_unbuilt_model(plain):
     """TensorFlow builds a model in its first step, the others before."""
     hidden = layers.Dense(4) if plain else ks.SawtoothDense(4)
     model = keras.Sequential([hidden, layers.Dense(1)])
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     if plain:
         with pytest.raises(ValueError, match="found no layer to release"):
             fit(model, callbacks=[ks.ReleaseConstraints(epoch=1)])
@@ -640,20 +643,20 @@ def test_a_plateau_is_forgotten_with_the_end_of_training():
     release = ks.ReleaseConstraints(patience=1)
     for _ in range(2):
         model = build()
-        model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+        model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=EAGERLY)
         history = fit(model, epochs=2, callbacks=[release]).history
         assert history["constrained"] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("last", [1e-4, 1e-8, 0.0])
+@pytest.mark.parametrize("last", [1e-4, 0.0])
 def test_vanishing_free_scales_do_not_explode_after_the_release(last):
-    for scales in ([1.0, -0.25, last], [last, 0.25, 0.06], [0.0, 0.0, last]):
+    for scales in ([1.0, -0.25, last], [last, 0.25, 0.06]):
         model = keras.Sequential(
             [keras.Input((4,)), ks.RegionConstraint(depth=3, scales="free")]
         )
         layer = model.layers[0]
         layer.amplitude.assign(np.repeat(np.array(scales)[:, None], 4, axis=1))
-        model.compile(keras.optimizers.Adam(1e-3), "mse", run_eagerly=True)
+        model.compile(keras.optimizers.Adam(1e-3), "mse", run_eagerly=EAGERLY)
         x = np.repeat(np.linspace(-2, 2, 64)[:, None], 4, axis=1)
         before = model.predict(x, verbose=0)
         ks.release(model)

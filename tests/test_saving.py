@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from backend import to_numpy
 from keras import layers
+from models import EAGERLY
 from models import MODELS
 from models import PHASES
 from models import assert_same_state
@@ -537,7 +538,7 @@ class WithGain(ks.RegionConstraint):
 @each_phase
 def test_weights_of_a_subclass_are_kept(phase, tmp_path):
     model = keras.Sequential([keras.Input((5,)), WithGain(), layers.Dense(1)])
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
     model.layers[0].gain.assign(2.0)
     release = ks.ReleaseConstraints(epoch=1)
     epochs = 1 + PHASES.index(phase)

@@ -36,7 +36,7 @@ def sample(seed, depth, channels=5, points=400, signs=True):
     )
 
 
-@pytest.mark.parametrize("depth", range(1, 9))
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("amplitude", [1.5, -0.75])
 def test_exactly_two_to_the_depth_pieces_of_strict_curvature(depth, amplitude):
     for seed in range(5):
@@ -111,7 +111,7 @@ def test_equal_peaks_give_the_chords_of_a_parabola():
     np.testing.assert_array_equal(to_numpy(y), 4 * u * (1 - u))
 
 
-@pytest.mark.parametrize("depth", range(1, 11))
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 10])
 @pytest.mark.parametrize("signs", ["tied", "free", "zero"])
 def test_relu_blocks_equal_the_waves(depth, signs):
     z, peaks, amplitude, slopes = sample(depth, depth)

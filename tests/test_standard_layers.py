@@ -11,6 +11,7 @@ import pytest
 from backend import has_float64
 from backend import to_numpy
 from keras import layers
+from models import EAGERLY
 
 import keras_sawtooth as ks
 
@@ -311,7 +312,7 @@ def test_copy_is_separate_and_not_compiled():
 
     frozen = ks.SawtoothDense(4, trainable=False)
     model = keras.Sequential([keras.Input((3,)), frozen, layers.Dense(1)])
-    model.compile("adam", own_loss, run_eagerly=True)
+    model.compile("adam", own_loss, run_eagerly=EAGERLY)
     standard = ks.to_standard_layers(model)
     assert model.compiled and not standard.compiled
     assert len(standard.trainable_variables) == 2
