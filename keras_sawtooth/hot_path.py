@@ -50,10 +50,10 @@ def sawtooth(z, peaks, scales, slopes, domain):
     `z` may have a narrower floating-point dtype than the parameters, in which all is
     computed; the result has that of `z`.
     """
-    function = _sawtooth_on(domain)
+    function, number = _sawtooth_on(domain), number_of_blocks(z.shape)
     if backend.can_fuse(z, peaks, scales, slopes):
         function = backend.fused_sawtooth(function, domain)
-    elif (number := number_of_blocks(z.shape)) > 1:
+    elif number > 1:
         function = backend.in_row_blocks(function, number)
     return function(z, peaks, scales, slopes)
 
