@@ -1,4 +1,4 @@
-"""A function of one variable as a small network: relu beside sawtooth.
+"""A function of one variable as a small network: relu and gelu beside sawtooth.
 
     python examples/curve.py [--function wave] [--epochs 100] [--out DIR]
 
@@ -32,7 +32,12 @@ FUNCTIONS = {
 POINTS = np.linspace(-1, 1, 500)
 BETWEEN = np.linspace(-1, 1, 4001)
 STEPS_PER_EPOCH = 100
-MODELS = ("Dense(32, relu)", "SawtoothDense(16)", "SawtoothDense(16), released")
+MODELS = (
+    "Dense(32, relu)",
+    "Dense(32, gelu)",
+    "SawtoothDense(16)",
+    "SawtoothDense(16), released",
+)
 
 
 def build_model(name):
@@ -40,7 +45,8 @@ def build_model(name):
     if name.startswith("SawtoothDense"):
         hidden = [ks.SawtoothDense(16), ks.SawtoothDense(16)]
     else:
-        hidden = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
+        activation = name.removeprefix("Dense(32, ").removesuffix(")")
+        hidden = [keras.layers.Dense(32, activation=activation) for _ in range(2)]
     return keras.Sequential([keras.Input((1,)), *hidden, keras.layers.Dense(1)])
 
 
@@ -48,8 +54,9 @@ def train(name, x, y, epochs, rate=1e-2):
     """The model with this name, fitted to all points at once in every step."""
     model = build_model(name)
     steps = epochs * STEPS_PER_EPOCH
+    warm_up = min(200, steps // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 100, steps, warmup_target=rate, warmup_steps=min(200, steps // 2)
+        rate / 100, steps - warm_up, warmup_target=rate, warmup_steps=warm_up
     )
     optimizer = keras.optimizers.Adam(schedule, beta_1=0.98, beta_2=0.98)
     # On torch, compiling takes longer than the training.
@@ -84,7 +91,7 @@ class Progress(keras.callbacks.Callback):
 def plot(function, errors, path):
     """The function, and the error of every model on one scale."""
     _, axes = plt.subplots(
-        1 + len(errors), figsize=(6.4, 6.4), sharex=True, layout="constrained"
+        1 + len(errors), figsize=(6.4, 7.6), sharex=True, layout="constrained"
     )
     axes[0].plot(BETWEEN, function(BETWEEN), color="0.2")
     axes[0].set_title("function", fontsize="medium")

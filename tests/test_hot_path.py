@@ -262,6 +262,23 @@ def rng_between(low, high, shape):
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
 @each_kind
+def test_vmap_of_gradients(phase, depth):
+    import jax
+
+    (z, *parameters), fast, plain = example(phase, depth, (3, 8, 4))
+    z, *parameters = float32_tensors([z, *parameters])
+
+    def mapped(function):
+        loss = weighted_sum(function, 1.0)
+        of_all = jax.grad(loss, argnums=range(1 + len(parameters)))
+        return jax.vmap(of_all, (0, *[None] * len(parameters)))(z, *parameters)
+
+    for a, b in zip(mapped(fast), mapped(plain), strict=True):
+        assert_close(a, b, 2e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
+@each_kind
 def test_unknown_sizes_of_jax_export(phase, depth):
     import jax
 
