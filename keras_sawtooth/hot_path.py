@@ -22,9 +22,8 @@ Inputs of half precision are widened, and results narrowed again, in here: so a
 block or a kernel reads and writes no more than it has to.
 
 Forward-mode derivatives, derivatives of derivatives and `vmap` work as with the
-plain formulas, but for compiled jacobians of released layers on TensorFlow. Only
-`keras_sawtooth.backend` imports a backend: Keras has `ops.custom_gradient`, but its
-result has no forward mode on JAX and no `vmap` on torch.
+plain formulas. Only `keras_sawtooth.backend` imports a backend: Keras has
+`ops.custom_gradient`, but its result has no forward mode on JAX and no `vmap` on torch.
 """
 
 import math

@@ -260,6 +260,29 @@ def rng_between(low, high, shape):
     return np.random.default_rng(0).uniform(low, high, shape)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
+@each_kind
+def test_compiled_jacobians(phase, depth):
+    import tensorflow as tf
+
+    arrays, fast, plain = example(phase, depth, (5, 4))
+    tensors = float32_tensors(arrays)
+
+    def jacobians(function, compiled):
+        @tf.function(jit_compile=compiled)
+        def of_all(tensors):
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(tensors)
+                y = function(*tensors)
+                total = tf.reduce_sum(y, axis=0)
+            return tape.batch_jacobian(y, tensors[0]), tape.jacobian(total, tensors[1:])
+
+        return [to_numpy(j) for j in tf.nest.flatten(of_all(tensors))]
+
+    for a, b in zip(jacobians(fast, True), jacobians(plain, False), strict=True):
+        assert_close(a, b, 2e-5)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
 @each_kind
 def test_vmap_of_gradients(phase, depth):
