@@ -161,6 +161,19 @@ def test_half_precision_inputs(phase, depth, blocks):
 
 
 @each_kind
+def test_long_sums_keep_their_digits(phase, depth):
+    """Of 65,541 rows; one loop over all of them would be off by 5e-4."""
+    (z, *parameters), fast, plain = example(phase, depth, (2**16 + 5, 2))
+    _, *found = gradients(weighted_sum(fast, 1.0), [z, *parameters], compiled=True)
+    parts = [
+        gradients(weighted_sum(plain, 1.0), [part, *parameters])[1:]
+        for part in np.split(z, range(2**11, len(z), 2**11))
+    ]
+    for a, terms in zip(found, zip(*parts, strict=True), strict=True):
+        assert_close(a, np.sum(terms, axis=0), 1e-4)
+
+
+@each_kind
 def test_large_inputs_are_cut_as_they_are(phase, depth):
     arrays, fast, plain = example(phase, depth, (1024, 256))
     # Of so many neurons some are zero up to rounding, which differs by compiler.

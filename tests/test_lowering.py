@@ -1,6 +1,7 @@
 """What XLA makes of the layers, from the text and the memory of its programs."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def temporaries():
 @pytest.mark.parametrize("kind, tensors", [("constrained", 3), ("released", 0)])
 def test_a_step_needs_few_tensors_more_than_relu(temporaries, kind, tensors):
     # And the sums, which are small.
-    assert temporaries[kind][0] <= temporaries["dense"][0] + tensors + 0.1
+    assert temporaries[kind][0] <= temporaries["dense"][0] + tensors + 0.25
 
 
 @pytest.mark.parametrize("kind", ["constrained", "released"])
@@ -64,7 +65,9 @@ def test_gradients_of_a_released_layer_are_summed_in_one_loop(depth):
     of_many = [line for line in loops if re.search(r" = \(.*\) fusion\(", line)]
     assert len(of_many) == 1
     # And one for the gradient of the input: nothing else is of its size.
-    assert sum(" = f32[1024,64]" in line for line in loops) == 1
+    shapes = [re.search(r" = f32\[([\d,]+)\]", line) for line in loops]
+    sizes = [math.prod(map(int, shape[1].split(","))) for shape in shapes if shape]
+    assert sizes.count(1024 * 64) == 1 and max(sizes) == 1024 * 64
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")

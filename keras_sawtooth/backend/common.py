@@ -7,6 +7,9 @@ from keras import ops
 # Most parameters per unit that a GPU kernel takes: they and their sums are kept in
 # registers, and a thread has 255.
 MOST_PARAMETERS = 96
+# A sum in a loop loses a digit with every tenfold of its length. By itself XLA takes
+# long sums apart, but no reductions of many operands.
+LONGEST_SUM = 256
 
 
 def unchanged(function):

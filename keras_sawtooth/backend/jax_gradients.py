@@ -14,6 +14,7 @@ from jax.interpreters import batching
 from jax.interpreters import mlir
 
 from keras_sawtooth.backend import parameter_rows
+from keras_sawtooth.backend.common import LONGEST_SUM
 
 
 def with_gradients(function, values, pull_back):
@@ -62,15 +63,29 @@ def gradients_in_one_loop(function, z, *parameters_and_dy):
     # Or XLA keeps what the values and the gradients have in common.
     z, *parameters, dy = jax.lax.optimization_barrier((z, *parameters_and_dy))
     rows = parameter_rows.stack(parameters)
-    wide = [jnp.broadcast_to(row, z.shape) for row in rows]
-    dz, *terms = gradients(parameter_rows.of_rows(function, parameters), z, *wide, dy)
+    # In groups, see `LONGEST_SUM`; what fills up the last one has gradients of zero.
+    number = z.size // z.shape[-1]
+    groups = -(-number // LONGEST_SUM)
+    size = -(-number // groups) if number else 0
+    fill = groups * size - number
+
+    def in_groups(x):
+        x = jnp.pad(x.reshape(number, z.shape[-1]), ((0, fill), (0, 0)))
+        return x.reshape(groups, size, z.shape[-1])
+
+    wide = [jnp.broadcast_to(row, (groups, size, z.shape[-1])) for row in rows]
+    dz, *terms = gradients(
+        parameter_rows.of_rows(function, parameters),
+        *(in_groups(z), *wide, in_groups(dy)),
+    )
     sums = jax.lax.reduce(
         tuple(terms),
         (jnp.zeros((), rows.dtype),) * len(terms),
         lambda sums, terms: tuple(map(jnp.add, sums, terms)),
-        dimensions=tuple(range(z.ndim - 1)),
+        dimensions=(1,),
     )
-    return dz, *parameter_rows.unstack(jnp.stack(sums), parameters)
+    dz = dz.reshape(-1, z.shape[-1])[:number].reshape(z.shape)
+    return dz, *parameter_rows.unstack(jnp.stack(sums).sum(axis=1), parameters)
 
 
 # The derivative of a function along tangents. A primitive is the only way to say how

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_sawtooth import sawtooth
 from keras_sawtooth.backend import parameter_rows
+from keras_sawtooth.backend.common import LONGEST_SUM
 from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
@@ -119,9 +120,21 @@ def _gradients_in_one_loop(function, z, *parameters_and_dy):
     # Or XLA keeps what the values and the gradients have in common.
     z, *parameters, dy = gen_xla_ops.xla_optimization_barrier([z, *parameters_and_dy])
     rows = tf.unstack(parameter_rows.stack(parameters))
-    wide = [tf.broadcast_to(row, tf.shape(z)) for row in rows]
+    # In groups, see `LONGEST_SUM`; what fills up the last one has gradients of zero.
+    channels = z.shape[-1]
+    number = tf.size(z) // channels
+    groups = -(-number // LONGEST_SUM)
+    size = -(-number // tf.maximum(groups, 1))
+    shape = [groups, size, channels]
+
+    def in_groups(x):
+        fill = [[0, groups * size - number], [0, 0]]
+        return tf.reshape(tf.pad(tf.reshape(x, (-1, channels)), fill), shape)
+
+    wide = [tf.broadcast_to(row, shape) for row in rows]
     of_rows = parameter_rows.of_rows(function, parameters)
-    dz, *terms = _vjp(of_rows, (z, *wide), dy)
+    dz, *terms = _vjp(of_rows, (in_groups(z), *wide), in_groups(dy))
+    dz = tf.reshape(tf.reshape(dz, (-1, channels))[:number], tf.shape(z))
     scalar = tf.TensorSpec((), rows[0].dtype)
 
     @tf.function
@@ -132,7 +145,8 @@ def _gradients_in_one_loop(function, z, *parameters_and_dy):
     sums = gen_xla_ops.xla_variadic_reduce_v2(
         terms,
         [tf.zeros((), scalar.dtype)] * len(rows),
-        dimensions_to_reduce=[*range(len(z.shape) - 1)],
+        dimensions_to_reduce=[1],
         reducer=add.get_concrete_function(*[scalar] * (2 * len(rows))),
     )
-    return dz, *parameter_rows.unstack(tf.stack(sums), parameters)
+    sums = tf.reduce_sum(tf.stack(sums), axis=1)
+    return dz, *parameter_rows.unstack(sums, parameters)
