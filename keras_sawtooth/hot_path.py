@@ -71,10 +71,12 @@ def relu_network(z, blocks, slopes, domain):
         # once for every path through the network.
         twin = _relu_network_on(domain, backend.loop) if depth > 1 else function
         function = backend.summed_in_one_loop(function, twin)
+    else:
+        function = backend.traced_once(function)
     return function(z, slopes, *blocks)
 
 
-@backend.cached_on_jax
+@backend.cached
 def _sawtooth_on(domain):
     def function(z, *parameters):
         wide = ops.cast(z, parameters[0].dtype)
@@ -84,7 +86,7 @@ def _sawtooth_on(domain):
     return function
 
 
-@backend.cached_on_jax
+@backend.cached
 def _relu_network_on(domain, fold):
     def function(z, slopes, *blocks):
         blocks = plain_relu_network.ReluBlocks(*blocks)

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import programs
 import pytest
 
 import keras_sawtooth as ks
+from keras_sawtooth import relu_network as plain_relu_network
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="reads programs of XLA"
@@ -78,3 +80,25 @@ def test_no_variable_is_weakly_typed():
     variables = layer.weights
     layer.release()
     assert not any(v.value.weak_type for v in [*variables, *layer.weights])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for TensorFlow")
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_released_layers_of_the_same_shapes_are_traced_once(monkeypatch, jit_compile):
+    """Tracing takes longer than compiling, and most models repeat a layer."""
+    traced = []
+    network = plain_relu_network.relu_network
+    monkeypatch.setattr(
+        plain_relu_network,
+        "relu_network",
+        lambda *args: traced.append(args) or network(*args),
+    )
+    # Nothing else in these tests has this domain.
+    arguments = {"domain": (-1, 1.5 + jit_compile), "constrained": False}
+    layers = [ks.SawtoothDense(4, **arguments) for _ in range(3)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    traced.clear()
+    model.train_on_batch(np.ones((2, 4)), np.ones((2, 4)))
+    # Compiled, there are the values and the gradients.
+    assert len(traced) == 1 + jit_compile

@@ -8,7 +8,9 @@
   take them now;
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
-* `cached_on_jax`: on JAX `functools.cache`, for functions that make functions;
+* `cached`: `functools.cache`, for functions that make functions, where it is of use;
+* `traced_once(function)`: on TensorFlow `function`, traced once for all layers that
+  have the same shapes, which takes most of the time before their first step;
 * `compiled_on_jax(function)`: on JAX `function` as one program, also where nothing
   else is jitted;
 

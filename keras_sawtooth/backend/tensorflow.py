@@ -1,5 +1,7 @@
 """Derivatives on TensorFlow."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_sawtooth import sawtooth
@@ -9,7 +11,20 @@ from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
 
-cached_on_jax = compiled_on_jax = unchanged
+cached = functools.cache
+compiled_on_jax = unchanged
+
+
+@functools.cache
+def traced_once(function):
+    # What has custom gradients inside cannot be shared: with them, TensorFlow does not
+    # differentiate a function twice.
+    traced = tf.function(function, autograph=False)
+
+    def call(*arguments):
+        return (function if tf.executing_eagerly() else traced)(*arguments)
+
+    return call
 
 
 def xla_on_cpu():
@@ -91,10 +106,14 @@ def in_row_blocks(function, number):
     return whole
 
 
+@functools.cache
 def summed_in_one_loop(function, twin):
+    values = traced_once(function)
+    gradients = traced_once(functools.partial(_gradients_in_one_loop, function))
+
     @tf.custom_gradient
     def whole(*arguments):
-        return function(*arguments), lambda dy: pull_back(*arguments, dy)
+        return values(*arguments), lambda dy: pull_back(*arguments, dy)
 
     @tf.custom_gradient
     def pull_back(*arguments_and_dy):
@@ -107,7 +126,7 @@ def summed_in_one_loop(function, twin):
 
             return _vjp(plain, arguments_and_dy, upstream)
 
-        return _gradients_in_one_loop(function, *arguments, dy), gradient
+        return gradients(*arguments, dy), gradient
 
     return whole
 

@@ -11,7 +11,7 @@ from keras_sawtooth.backend import torch_gpu_kernels
 from keras_sawtooth.backend.common import unchanged
 
 # `torch.compile` warns of a cache, and needs none.
-cached_on_jax = compiled_on_jax = unchanged
+cached = compiled_on_jax = traced_once = unchanged
 
 
 def xla_on_cpu():
