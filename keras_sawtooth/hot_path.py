@@ -52,7 +52,7 @@ def sawtooth(z, peaks, scales, slopes, domain):
     function, number = _sawtooth_on(domain), number_of_blocks(z.shape)
     if backend.can_fuse(z, peaks, scales, slopes):
         function = backend.fused_sawtooth(function, domain)
-    elif number > 1:
+    else:
         function = backend.in_row_blocks(function, number)
     return function(z, peaks, scales, slopes)
 
@@ -72,7 +72,7 @@ def relu_network(z, blocks, slopes, domain):
         twin = _relu_network_on(domain, backend.loop) if depth > 1 else function
         function = backend.summed_in_one_loop(function, twin)
     else:
-        function = backend.traced_once(function)
+        function = backend.in_row_blocks(function, 1)
     return function(z, slopes, *blocks)
 
 

@@ -100,5 +100,5 @@ def test_released_layers_of_the_same_shapes_are_traced_once(monkeypatch, jit_com
     model.compile("sgd", "mse", jit_compile=jit_compile)
     traced.clear()
     model.train_on_batch(np.ones((2, 4)), np.ones((2, 4)))
-    # Compiled, there are the values and the gradients.
-    assert len(traced) == 1 + jit_compile
+    # The values, and the gradients.
+    assert len(traced) == 2

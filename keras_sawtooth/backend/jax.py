@@ -10,12 +10,10 @@ from keras_sawtooth import sawtooth
 from keras_sawtooth.backend import jax_gpu_kernels
 from keras_sawtooth.backend import jax_gradients
 from keras_sawtooth.backend.common import triangle_slope
-from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
 
 # JAX compiles the derivative of one function once, where nothing else is jitted.
 cached = functools.cache
-traced_once = unchanged
 compiled_on_jax = functools.cache(jax.jit)
 
 
@@ -62,6 +60,9 @@ def loop(hidden, kernel, bias):
 
 @functools.cache
 def in_row_blocks(function, number):
+    if number == 1:
+        return function
+
     def blocks(z, *parameters):
         # A block keeps only its arguments, and is computed again.
         block = jax.checkpoint(lambda rows: function(rows, *parameters))

@@ -15,18 +15,6 @@ cached = functools.cache
 compiled_on_jax = unchanged
 
 
-@functools.cache
-def traced_once(function):
-    # What has custom gradients inside cannot be shared: with them, TensorFlow does not
-    # differentiate a function twice.
-    traced = tf.function(function, autograph=False)
-
-    def call(*arguments):
-        return (function if tf.executing_eagerly() else traced)(*arguments)
-
-    return call
-
-
 def xla_on_cpu():
     # There is no public way to know whether `jit_compile` is on.
     from tensorflow.python.ops import control_flow_util
@@ -77,39 +65,26 @@ def _vjp(function, arguments, dy):
 
 
 def in_row_blocks(function, number):
-    @tf.custom_gradient
-    def whole(z, *parameters):
-        def gradient(dy):
-            cut = (number, -1, z.shape[-1])
-            blocks = tf.reshape(z, cut), tf.reshape(dy, cut)
+    if tf.executing_eagerly():
+        return function
+    return _with_gradients(function, function, _gradients_in_row_blocks, number)
 
-            def add_block(i, dz, sums):
-                arguments = (blocks[0][i], *parameters)
-                first, *terms = _vjp(function, arguments, blocks[1][i])
-                return i + 1, dz.write(i, first), [*map(tf.add, sums, terms)]
 
-            start = (
-                0,
-                tf.TensorArray(z.dtype, number),
-                [*map(tf.zeros_like, parameters)],
-            )
-            _, dz, sums = tf.while_loop(
-                lambda i, *_: i < number,
-                add_block,
-                start,
-                maximum_iterations=number,
-            )
-            return tf.reshape(dz.stack(), z.shape), *sums
-
-        return function(z, *parameters), gradient
-
-    return whole
+def summed_in_one_loop(function, twin):
+    return _with_gradients(function, twin, _gradients_in_one_loop)
 
 
 @functools.cache
-def summed_in_one_loop(function, twin):
-    values = traced_once(function)
-    gradients = traced_once(functools.partial(_gradients_in_one_loop, function))
+def _with_gradients(function, twin, gradients, *static):
+    """`function` with gradients from elsewhere, and other derivatives of `twin`.
+
+    Both are traced once for all layers that have the same shapes: tracing takes most of
+    the time before a first step.
+    """
+    values = tf.function(function, autograph=False)
+    gradients = tf.function(
+        functools.partial(gradients, function, *static), autograph=False
+    )
 
     @tf.custom_gradient
     def whole(*arguments):
@@ -117,8 +92,6 @@ def summed_in_one_loop(function, twin):
 
     @tf.custom_gradient
     def pull_back(*arguments_and_dy):
-        *arguments, dy = arguments_and_dy
-
         def gradient(*upstream):
             def plain(*arguments_and_dy):
                 *arguments, dy = arguments_and_dy
@@ -126,9 +99,28 @@ def summed_in_one_loop(function, twin):
 
             return _vjp(plain, arguments_and_dy, upstream)
 
-        return gradients(*arguments, dy), gradient
+        return gradients(*arguments_and_dy), gradient
 
     return whole
+
+
+def _gradients_in_row_blocks(function, number, z, *parameters_and_dy):
+    *parameters, dy = parameters_and_dy
+    if number == 1:
+        return _vjp(function, (z, *parameters), dy)
+    cut = (number, -1, z.shape[-1])
+    blocks = tf.reshape(z, cut), tf.reshape(dy, cut)
+
+    def add_block(i, dz, sums):
+        arguments = (blocks[0][i], *parameters)
+        first, *terms = _vjp(function, arguments, blocks[1][i])
+        return i + 1, dz.write(i, first), [*map(tf.add, sums, terms)]
+
+    start = (0, tf.TensorArray(z.dtype, number), [*map(tf.zeros_like, parameters)])
+    _, dz, sums = tf.while_loop(
+        lambda i, *_: i < number, add_block, start, maximum_iterations=number
+    )
+    return tf.reshape(dz.stack(), z.shape), *sums
 
 
 def _gradients_in_one_loop(function, z, *parameters_and_dy):
