@@ -147,6 +147,9 @@ def build_optimizer(trainer, rebuild=False):
     # When Keras loads a model, layers may change their phase unnoticed by it.
     if optimizer.built and not is_stale(optimizer, trainer):
         return
+    # A discriminator that is frozen in its GAN is unfrozen to be trained.
+    if not optimizer.built and not trainer.trainable_variables:
+        return
     if optimizer.built or rebuild:
         set_optimizer(trainer, copy_optimizer(optimizer))
     trainer.optimizer.build(trainer.trainable_variables)

@@ -4,6 +4,7 @@ import keras
 
 from keras_sawtooth.model_phase import change_phase
 from keras_sawtooth.nested_layers import constrained_layers
+from keras_sawtooth.weight_methods import follow_phases
 
 
 def release(model):
@@ -63,4 +64,5 @@ def release(model):
     for layer in unbuilt:
         # The model does not call it.
         layer.constrained = False
+    follow_phases(model)
     return layers

@@ -1,6 +1,7 @@
 """`load_weights`: a weights file of either phase, whole or not at all."""
 
 import os
+import warnings
 
 import keras
 
@@ -117,7 +118,12 @@ def _load_file(model, filepath, kwargs):
         for trainer, optimizer in optimizers:
             if optimizer is not None:
                 build_optimizer(trainer, rebuild=bool(followers))
-        load(model, filepath, **kwargs)
+        with warnings.catch_warnings():
+            # A model that was never trained has saved its step and rate alone.
+            warnings.filterwarnings(
+                "ignore", "Skipping variable loading .* saved optimizer has 2 variables"
+            )
+            load(model, filepath, **kwargs)
     return followers
 
 

@@ -69,6 +69,21 @@ def test_early_stopping_restores_the_phase_of_the_best_weights(build, order):
     assert set(phases(model)) == {"released"}
 
 
+def test_early_stopping_restores_the_phase_from_before_a_release_by_hand():
+    model, worsen = plain(), Worsen(1)
+    compiled(model)
+    by_hand = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: epoch == 2 and ks.release(model)
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        "score", mode="min", patience=10, restore_best_weights=True
+    )
+    with pytest.warns(UserWarning, match=r"of the other phase.*is constrained"):
+        continue_training(model, 4, callbacks=[worsen, by_hand, stopping])
+    for weight, best in zip(model.get_weights(), worsen.weights, strict=True):
+        np.testing.assert_array_equal(weight, best)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_early_stopping_after_the_release_is_nothing_special(order):
     model, worsen = train(3, order)

@@ -233,6 +233,35 @@ def test_the_optimizer_of_a_model_that_never_trained_follows_too(tmp_path):
     assert_same_state(model, source)
 
 
+@each_phase
+def test_a_model_that_was_saved_before_its_training_loads_silently(phase, tmp_path):
+    source, model = plain(), plain()
+    for candidate in (source, model):
+        compiled(candidate)
+        if phase == "released":
+            ks.release(candidate)
+    source.save_weights(tmp_path / "m.weights.h5")
+    # Warnings are errors in these tests.
+    assert ks.load_weights(model, tmp_path / "m.weights.h5") == []
+    for value, expected in zip(model.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_a_frozen_model_inside_another_can_be_unfrozen_and_trained(tmp_path):
+    """As the discriminator of a GAN, whose optimizer is built by its own training."""
+    discriminator = keras.Sequential([keras.Input((3,)), ks.SawtoothDense(2)])
+    discriminator.compile("adam", "mse")
+    discriminator.trainable = False
+    gan = keras.Sequential([keras.Input((2,)), layers.Dense(3), discriminator])
+    gan.compile("adam", "mse")
+    gan.save_weights(tmp_path / "m.weights.h5")
+    ks.load_weights(gan, tmp_path / "m.weights.h5")
+    discriminator.trainable = True
+    before = discriminator.get_weights()
+    discriminator.train_on_batch(np.ones((4, 3)), np.zeros((4, 2)))
+    assert not np.array_equal(before[0], discriminator.get_weights()[0])
+
+
 def test_plain_load_weights_takes_no_layer_back(tmp_path):
     source = trained(plain, "constrained")
     source.save_weights(tmp_path / "m.weights.h5")
