@@ -46,8 +46,8 @@ SMALLEST_ROWS = 64 if keras.backend.backend() == "tensorflow" else 1
 def sawtooth(z, peaks, scales, slopes, domain):
     """`keras_sawtooth.sawtooth.sawtooth`, differentiated fast.
 
-    `z` may have a narrower floating-point dtype than the parameters, in which all is
-    computed; the result has that of `z`.
+    `peaks` has all of its `depth + 1` rows. `z` may have a narrower floating-point
+    dtype than the parameters, in which all is computed; the result has that of `z`.
     """
     function, number = _sawtooth_on(domain), number_of_blocks(z.shape)
     if backend.can_fuse(z, peaks, scales, slopes):

@@ -411,9 +411,9 @@ from triton.compiler import ASTSource
 from keras_sawtooth.backend import triton_functions, triton_kernels
 
 for kernel in ("value", "derivative"):
-    for name, peaks, number in (("sawtooth", 3, 8), ("relu_network", 0, 35)):
+    for name, number in (("sawtooth", 8), ("relu_network", 35)):
         function = name if kernel == "value" else f"{name}_derivative"
-        constants = dict(DEPTH=2, PEAKS=peaks, SLOPES=3, NUMBER=number, CHANNELS=64)
+        constants = dict(DEPTH=2, SLOPES=3, NUMBER=number, CHANNELS=64)
         constants["FUNCTION"] = getattr(triton_functions, function)
         source = getattr(triton_kernels, f"{kernel}_kernel")
         types = {

@@ -66,7 +66,7 @@ def in_row_blocks(function, number):
 
 def fused_sawtooth(function, domain):
     def of_tensors(z, peaks, scales, slopes):
-        sizes = [len(scales), len(peaks), len(slopes)]
+        sizes = [len(scales), len(slopes)]
         return _operator(z, (peaks, scales, slopes), "sawtooth", sizes, domain)
 
     return of_tensors
@@ -74,7 +74,7 @@ def fused_sawtooth(function, domain):
 
 def fused_relu_network(function, domain):
     def of_tensors(z, slopes, *blocks):
-        sizes = [len(relu_network.ReluBlocks(*blocks).kernel) + 1, 0, len(slopes)]
+        sizes = [len(relu_network.ReluBlocks(*blocks).kernel) + 1, len(slopes)]
         return _operator(z, (slopes, *blocks), "relu_network", sizes, domain)
 
     return of_tensors

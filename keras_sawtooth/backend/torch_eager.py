@@ -62,9 +62,9 @@ def _blocks(name, *tensors):
 
 def split_rows(rows, name, sizes):
     """Views of the rows of all parameters, shaped like them."""
-    depth, peaks, slopes = sizes
+    depth, slopes = sizes
     if name == "sawtooth":
-        return rows.split([peaks, depth, slopes])
+        return rows.split([depth + 1, depth, slopes])
     numbers = [slopes, 4, 4, 16 * (depth - 1), 4 * (depth - 1), 4]
     slopes, *first, kernel, bias, last = rows.split(numbers)
     channels = rows.shape[-1]

@@ -90,7 +90,7 @@ def of_parameters(z, parameters, name, sizes, domain):
         parameters: list of tensors `(..., channels)`; `can_fuse` is true of them
             and `z`.
         name: `"sawtooth"` or `"relu_network"`.
-        sizes: `[depth, number of peaks or 0, number of slopes]`, list of int.
+        sizes: `[depth, number of slopes]`, list of int.
         domain: pair of floats.
 
     Returns:

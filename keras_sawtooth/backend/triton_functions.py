@@ -69,33 +69,30 @@ def _triangle(w, peak):
 
 
 @triton.jit
-def sawtooth(
-    z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
-):
-    """`p`: `PEAKS` peaks, `DEPTH` scales, `SLOPES` slopes."""
+def sawtooth(z, low, high, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr):
+    """`p`: `DEPTH + 1` peaks, `DEPTH` scales, `SLOPES` slopes."""
+    SCALES: tl.constexpr = DEPTH + 1
     wave = _relu(_triangle(_normalize(z, low, high), p[0]))
-    y = _bent_line(z, low, high, p, PEAKS + DEPTH, SLOPES) + p[PEAKS] * wave
+    y = _bent_line(z, low, high, p, SCALES + DEPTH, SLOPES) + p[SCALES] * wave
     for i in tl.static_range(1, DEPTH):
         wave = _triangle(wave, p[i])
-        y += p[PEAKS + i] * wave
+        y += p[SCALES + i] * wave
     return y
 
 
 @triton.jit
-def sawtooth_derivative(
-    z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
-):
+def sawtooth_derivative(z, dy, low, high, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr):
+    SCALES: tl.constexpr = DEPTH + 1
     # What goes into every triangle, and last what comes out.
     waves = (_normalize(z, low, high),)
     waves = waves + (_relu(_triangle(waves[0], p[0])),)
     for i in tl.static_range(1, DEPTH):
         waves = waves + (_triangle(waves[i], p[i]),)
     d_wave = tl.full(z.shape, 0.0, tl.float32)
-    d_peaks, d_scales = (), ()
-    if PEAKS > DEPTH:
-        d_peaks = (d_wave,)
+    # The last peak is not used here.
+    d_peaks, d_scales = (d_wave,), ()
     for i in tl.static_range(DEPTH - 1, -1, -1):
-        d_wave += p[PEAKS + i] * dy
+        d_wave += p[SCALES + i] * dy
         d_scales = (waves[i + 1] * dy,) + d_scales
         if i == 0:
             d_wave = _relu_derivative(d_wave, waves[1])
@@ -104,7 +101,7 @@ def sawtooth_derivative(
         slope = tl.where(waves[i] <= p[i], 1 / p[i], -1 / (1 - p[i]))
         d_wave = slope * d_wave
         d_peaks = (-waves[i + 1] * d_wave,) + d_peaks
-    dz, d_slopes = _bent_line_derivative(z, dy, low, high, p, PEAKS + DEPTH, SLOPES)
+    dz, d_slopes = _bent_line_derivative(z, dy, low, high, p, SCALES + DEPTH, SLOPES)
     dz += _normalize_derivative(z, d_wave, low, high)
     return dz, d_peaks + d_scales + d_slopes
 
@@ -128,9 +125,7 @@ def _neurons(u, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr):
 
 
 @triton.jit
-def relu_network(
-    z, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
-):
+def relu_network(z, low, high, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr):
     """`p`: `SLOPES` slopes and the rows of `ReluBlocks`, field after field."""
     OUTPUT: tl.constexpr = SLOPES + 8 + 20 * (DEPTH - 1)
     neurons = _neurons(_normalize(z, low, high), p, DEPTH, SLOPES)
@@ -142,7 +137,7 @@ def relu_network(
 
 @triton.jit
 def relu_network_derivative(
-    z, dy, low, high, p, DEPTH: tl.constexpr, PEAKS: tl.constexpr, SLOPES: tl.constexpr
+    z, dy, low, high, p, DEPTH: tl.constexpr, SLOPES: tl.constexpr
 ):
     KERNEL: tl.constexpr = SLOPES + 8
     OUTPUT: tl.constexpr = KERNEL + 20 * (DEPTH - 1)

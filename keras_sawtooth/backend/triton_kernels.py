@@ -42,7 +42,6 @@ def value_kernel(
     high,
     FUNCTION: tl.constexpr,
     DEPTH: tl.constexpr,
-    PEAKS: tl.constexpr,
     SLOPES: tl.constexpr,
     NUMBER: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -59,7 +58,7 @@ def value_kernel(
         # last one is read once more, and not used.
         coming = tl.minimum(i + 1, number - 1) * channels
         next_z = tl.load(z_pointer + coming, there, 0.0)
-        y = FUNCTION(z.to(tl.float32), low, high, p, DEPTH, PEAKS, SLOPES)
+        y = FUNCTION(z.to(tl.float32), low, high, p, DEPTH, SLOPES)
         tl.store(y_pointer + i * channels, y, there)
         z = next_z
 
@@ -78,7 +77,6 @@ def derivative_kernel(
     high,
     FUNCTION: tl.constexpr,
     DEPTH: tl.constexpr,
-    PEAKS: tl.constexpr,
     SLOPES: tl.constexpr,
     NUMBER: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -100,7 +98,7 @@ def derivative_kernel(
         next_z = tl.load(z_pointer + coming, there, 0.0)
         next_dy = tl.load(dy_pointer + coming, there, 0.0)
         dz, terms = FUNCTION(
-            z.to(tl.float32), dy.to(tl.float32), low, high, p, DEPTH, PEAKS, SLOPES
+            z.to(tl.float32), dy.to(tl.float32), low, high, p, DEPTH, SLOPES
         )
         tl.store(dz_pointer + i * channels, dz, there)
         added = ()
