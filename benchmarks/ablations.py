@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tabular
 from runs import Runs
-from runs import fields
+from runs import select
 from tables import markdown
 from tables import mean_and_error
 
@@ -115,11 +115,8 @@ def run_set(runs, parts, base, table, curves):
 
 def find(results, **settings):
     """The RMSE of all members in the run with these settings."""
-    wanted = {name: str(value) for name, value in settings.items()}
-    for key, run in results["runs"].items():
-        if fields(key) == wanted:
-            return np.array(run["rmse"])
-    raise KeyError(f"no run with {settings}")
+    ((_, run),) = select(results["runs"], **settings)
+    return np.array(run["rmse"])
 
 
 def report(sets, table, curves):

@@ -27,8 +27,8 @@ import numpy as np
 from keras import ops
 from runs import Progress
 from runs import Runs
-from runs import fields
 from runs import parse_arguments
+from runs import select
 from tables import markdown
 from tables import mean_and_error
 
@@ -168,22 +168,14 @@ def train(part, network, model, rate, seeds, epochs):
 
 def chosen_rate(runs, network, model):
     """The rate with the best final accuracy on the validation part."""
-    found = {}
-    for key, run in runs.items():
-        settings = fields(key)
-        names = settings["part"], settings["network"], settings["model"]
-        if names == ("validation", network, model):
-            found[settings["rate"]] = np.mean(run["accuracy"][-1])
-    return float(max(found, key=found.get))
+    found = select(runs, part="validation", network=network, model=model)
+    best, _ = max(found, key=lambda pair: np.mean(pair[1]["accuracy"][-1]))
+    return float(best["rate"])
 
 
 def test_run(runs, network, model, rate):
-    for key, run in runs.items():
-        settings = fields(key)
-        names = settings["part"], settings["network"], settings["model"]
-        if names == ("test", network, model) and float(settings["rate"]) == rate:
-            return run
-    raise KeyError(f"no test run of {network}, {model} at {rate}")
+    ((_, run),) = select(runs, part="test", network=network, model=model, rate=rate)
+    return run
 
 
 def report(runs, models):

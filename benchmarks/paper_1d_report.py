@@ -1,7 +1,7 @@
 """Tables and pictures of `paper_1d.py`, from its results alone."""
 
 import numpy as np
-from runs import fields
+from runs import select
 from tables import markdown
 
 # Milkert, Hyde and Laine, 2025: mean squared errors, (minimum, mean) over 30 seeds of
@@ -46,21 +46,14 @@ def chosen(runs, task, row):
 
 def of_row(runs, task, row):
     """The runs of a row, by their rates."""
-    return {
-        float(fields(key)["rate"]): run
-        for key, run in runs.items()
-        if fields(key).get("task") == task and fields(key)["row"] == row
-    }
+    found = select(runs, task=task, row=row)
+    return {float(settings["rate"]): run for settings, run in found}
 
 
 def floors(runs, pieces=32):
     """Errors of the best functions of so many pieces."""
-    keys = [key for key in runs if key.startswith("function=")]
-    return {
-        fields(key)["function"]: runs[key]["error"]
-        for key in keys
-        if int(fields(key)["pieces"]) == pieces
-    }
+    found = select(runs, pieces=pieces)
+    return {settings["function"]: run["error"] for settings, run in found}
 
 
 def dense_table(runs, functions, rows):
@@ -116,19 +109,16 @@ def depth_table(runs):
 
 def by_depth(runs):
     """Depth, rate, and median test errors at the release and at the end."""
-    lines = []
-    for key, run in runs.items():
-        if key.startswith("row=") and "depth" in fields(key):
-            settings = fields(key)
-            lines.append(
-                (
-                    int(settings["depth"]),
-                    settings["rate"],
-                    np.median(run["released_at"]),
-                    np.median(run["test"]),
-                )
-            )
-    return sorted(lines)
+    return sorted(
+        (
+            int(settings["depth"]),
+            settings["rate"],
+            np.median(run["released_at"]),
+            np.median(run["test"]),
+        )
+        for settings, run in select(runs)
+        if "depth" in settings
+    )
 
 
 def report(runs, functions, dense, rows, interpolation):

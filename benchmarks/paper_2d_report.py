@@ -1,7 +1,7 @@
 """Tables and pictures of `paper_2d.py`, from its results alone."""
 
 import numpy as np
-from runs import fields
+from runs import select
 from tables import markdown
 
 # Points along an axis at which the functions are stored.
@@ -10,11 +10,8 @@ GRID = 81
 
 def chosen(runs, problem, row):
     """The run at the rate with the least geometric mean of the training losses."""
-    candidates = {}
-    for key, run in runs.items():
-        settings = fields(key)
-        if (settings["problem"], settings["row"]) == (problem, row):
-            candidates[settings["rate"]] = run
+    found = select(runs, problem=problem, row=row)
+    candidates = {settings["rate"]: run for settings, run in found}
     rate = min(candidates, key=lambda r: np.mean(np.log(candidates[r]["train"])))
     return rate, candidates[rate]
 
@@ -31,7 +28,7 @@ def report(runs, problems, rows):
             accuracy = run.get("accuracy")
             line += (
                 [f"{statistic(accuracy):.4f}" for statistic in (max, np.mean)]
-                if (accuracy)
+                if accuracy
                 else ["", ""]
             )
             lines.append(line)

@@ -79,6 +79,13 @@ def fields(key):
     return dict(zip(names, values, strict=True))
 
 
+def select(runs, **settings):
+    """The runs with these settings, and maybe more: pairs of `fields` and result."""
+    wanted = {name: str(value) for name, value in settings.items()}.items()
+    found = [(fields(key), run) for key, run in runs.items()]
+    return [(settings, run) for settings, run in found if wanted <= settings.items()]
+
+
 def about():
     backend = keras.backend.backend()
     # Not the package's version: TensorFlow comes in packages of several names.

@@ -29,6 +29,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import numpy as np
 import tabular
 from runs import Runs
+from runs import select
 from tables import markdown
 from tables import mean_and_error
 from tables import with_error
@@ -107,10 +108,9 @@ def run_set(runs, table, models, layer_counts, grid):
                 if model.startswith(ONLY_OF.get(name, ""))
             }
             chosen = choose(searched, error)
-            for key, result in runs.results["runs"].items():
+            for _, result in select(runs.results["runs"], part="test", **names):
                 # Of another grid.
-                if key.startswith(f"part=test model={model} layers={layers} "):
-                    result.pop("validation", None)
+                result.pop("validation", None)
             final = runs(trainer(test), part="test", **names, **chosen)
             slower = sorted(rate for rate in grid["rate"] if rate < chosen["rate"])
             while slower and failures(final, error(**chosen)):
@@ -130,11 +130,10 @@ def failures(result, validation_error):
 def finals(results):
     """The results on the test parts, by model and layers."""
     found = {}
-    for key, result in results["runs"].items():
+    for settings, result in select(results["runs"], part="test"):
         # The last rate that was tried, if trainings failed.
-        if key.startswith("part=test") and "validation" in result:
-            name, layers = key.removeprefix("part=test model=").split(" layers=")
-            found[name, int(layers.split()[0])] = result
+        if "validation" in result:
+            found[settings["model"], int(settings["layers"])] = result
     order = [(model, layers) for layers in LAYERS for model in MODELS]
     return {name: found[name] for name in order if name in found}
 
