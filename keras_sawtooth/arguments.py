@@ -1,10 +1,24 @@
-"""Checks of constructor arguments. Each returns the plain Python value."""
+"""Checks of arguments. Those of plain values return the Python value."""
 
 import math
 from numbers import Integral
 from numbers import Real
 
+import keras
 import numpy as np
+
+
+def check_model(function, model):
+    """A `keras.Model` that is built, for the function of this name."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`{function}` takes a `keras.Model`. Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"{model.name!r} is not built, so it has no weights yet. Put a "
+            "`keras.Input` first, or call the model on data once."
+        )
 
 
 def check_integer(name, value, low, high=math.inf):

@@ -8,6 +8,7 @@ import shutil
 import keras
 
 from keras_sawtooth.arguments import check_boolean
+from keras_sawtooth.arguments import check_model
 from keras_sawtooth.atomic_directory import written_whole
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.preset_config import check_config
@@ -64,20 +65,12 @@ def save_to_preset(model, directory, metadata=None, overwrite=False):
         >>> sorted(os.listdir(directory))
         ['config.json', 'metadata.json', 'model.weights.h5']
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`save_to_preset` takes a `keras.Model`. Received: model={model!r}"
-        )
+    check_model("save_to_preset", model)
     if callable(getattr(model, "save_to_preset", None)):
         raise TypeError(
             f"{model.name!r} is a model of KerasHub, whose presets have files of their "
             "own. Call its method `save_to_preset(directory)`. "
             f"Received: model={model!r}"
-        )
-    if not model.built:
-        raise ValueError(
-            f"{model.name!r} is not built, so it has no weights to save. Put a "
-            "`keras.Input` first, or call the model on data once."
         )
     metadata = _check_metadata(metadata)
     overwrite = check_boolean("overwrite", overwrite)

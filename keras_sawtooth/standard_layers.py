@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import keras
 from keras import layers
 
+from keras_sawtooth.arguments import check_model
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
 from keras_sawtooth.cloning import clone_graph
 from keras_sawtooth.cloning import copy_assets
@@ -199,11 +200,7 @@ def _check(model):
             "see how other models call their layers. `model.export` takes every model. "
             f"Received: model={model!r}"
         )
-    if not model.built:
-        raise ValueError(
-            f"{model.name!r} is not built, so it has no weights to copy. Put a "
-            "`keras.Input` first, or call the model on data once."
-        )
+    check_model("to_standard_layers", model)
     for region in region_layers(model):
         if not region.built:
             # Keras builds the `activation` of a layer when that is called on data.

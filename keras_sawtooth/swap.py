@@ -5,6 +5,7 @@ import warnings
 
 import keras
 
+from keras_sawtooth.arguments import check_model
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
 from keras_sawtooth.cloning import clone_graph
 from keras_sawtooth.cloning import uncompiled
@@ -130,15 +131,7 @@ def replace_dense(
 
 
 def _check_arguments(model, kinds, where, arguments):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`replace_dense` takes a `keras.Model`. Received: model={model!r}"
-        )
-    if not model.built:
-        raise ValueError(
-            f"{model.name!r} is not built, so it has no weights to start from. Put a "
-            "`keras.Input` first, or call the model on data once."
-        )
+    check_model("replace_dense", model)
     kinds = kinds if isinstance(kinds, list | tuple) else (kinds,)
     if not kinds or not all(kind in ENDS_IN_ACTIVATION for kind in kinds):
         names = [kind.__name__ for kind in ENDS_IN_ACTIVATION]
