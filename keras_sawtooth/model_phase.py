@@ -75,33 +75,6 @@ def undone_on_failure(model, variables):
         raise
 
 
-@contextmanager
-def constants_renewed(model):
-    """Let `Normalization` follow its weights, which the block may change or restore.
-
-    It makes constants of them, which functions that were traced hold as well. Of what
-    sets weights, only Keras' loader of files renews them, but not those functions.
-    """
-    layers = [x for x in flatten_layers(model) if _is_adapted(x)]
-    before = [(layer, layer.mean, layer.variance) for layer in layers]
-    try:
-        yield
-    except BaseException:
-        for layer, mean, variance in before:
-            layer.mean, layer.variance = mean, variance
-        raise
-    for layer in layers:
-        layer.finalize_state()
-    if layers:
-        forget_old_variables(model)
-
-
-def _is_adapted(layer):
-    if not isinstance(layer, keras.layers.Normalization):
-        return False
-    return layer.built and layer.input_mean is None
-
-
 def rebuild_model(model, replaced):
     """Rebuild what models hold of their variables, after a change of phase.
 

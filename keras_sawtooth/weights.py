@@ -2,16 +2,18 @@
 
 import os
 import warnings
+from contextlib import contextmanager
 
 import keras
 
 from keras_sawtooth.model_phase import build_optimizer
-from keras_sawtooth.model_phase import constants_renewed
+from keras_sawtooth.model_phase import forget_old_variables
 from keras_sawtooth.model_phase import rebuild_model
 from keras_sawtooth.model_phase import undone_on_failure
 from keras_sawtooth.model_phase import variable_scope
 from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
+from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.phase_files import collect_followers
 from keras_sawtooth.state_trees import set_state_tree
 
@@ -82,7 +84,7 @@ def _load_weights(model, filepath, kwargs):
     variables = model.variables + _optimizer_variables(model)
     try:
         diverged = any(map(_has_nan, variables))
-        with constants_renewed(model), undone_on_failure(model, variables):
+        with _constants_renewed(model), undone_on_failure(model, variables):
             load = _load_checkpoint if os.path.isdir(filepath) else _load_file
             followers = load(model, filepath, kwargs)
             refuse_nan(model.weights + _optimizer_variables(model), diverged)
@@ -94,6 +96,33 @@ def _load_weights(model, filepath, kwargs):
             f"{model.name!r} is what it was before. {error}"
         ) from error
     return followers
+
+
+@contextmanager
+def _constants_renewed(model):
+    """Let `Normalization` follow its weights, which the block may change or restore.
+
+    It makes constants of them, which functions that were traced hold as well. Of what
+    sets weights, only Keras' loader of files renews them, but not those functions.
+    """
+    layers = [x for x in flatten_layers(model) if _is_adapted(x)]
+    before = [(layer, layer.mean, layer.variance) for layer in layers]
+    try:
+        yield
+    except BaseException:
+        for layer, mean, variance in before:
+            layer.mean, layer.variance = mean, variance
+        raise
+    for layer in layers:
+        layer.finalize_state()
+    if layers:
+        forget_old_variables(model)
+
+
+def _is_adapted(layer):
+    if not isinstance(layer, keras.layers.Normalization):
+        return False
+    return layer.built and layer.input_mean is None
 
 
 def _load_file(model, filepath, kwargs):
