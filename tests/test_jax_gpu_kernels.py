@@ -173,7 +173,7 @@ def test_where_kernels_do_not_compile_xla_does_the_work(functions, monkeypatch):
 
     (fast, plain), arguments = functions
     jax_gpu_kernels.can_compile.cache_clear()
-    monkeypatch.setattr(pallas_kernels, "_call", fail)
+    monkeypatch.setattr(pallas_kernels, "value", fail)
     with pytest.warns(UserWarning, match="no Triton"):
         assert not jax_gpu_kernels.fits(arguments[0], arguments[1:])
     assert_same(gradient(scalar(f))(*arguments) for f in (fast, plain))

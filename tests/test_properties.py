@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import keras_sawtooth as ks
+from keras_sawtooth.nested_layers import flatten_layers
 
 pytestmark = pytest.mark.workflow("properties")
 
@@ -145,7 +146,7 @@ def phase(layer):
 
 
 def copy_through_stores(layer, twin):
-    for a, b in zip(layer._flatten_layers(), twin._flatten_layers(), strict=True):
+    for a, b in zip(flatten_layers(layer), flatten_layers(twin), strict=True):
         store = {}
         a.save_own_variables(store)
         b.load_own_variables({k: to_numpy_exactly(v) for k, v in store.items()})

@@ -47,15 +47,10 @@ def used(request, monkeypatch):
     # The tests compile one function again and again, and the compiler counts.
     torch.compiler.reset()
     names = []
-    launch = torch_gpu_kernels._launch
-
-    def recorded(kernel, function, *others):
-        names.append(function)
-        launch(kernel, function, *others)
-
-    monkeypatch.setattr(torch_gpu_kernels, "_launch", recorded)
-    for name in ("value", "derivative"):
-        monkeypatch.setattr(torch_eager, name, recorded_eager(names, name))
+    for module in (torch_gpu_kernels, torch_eager):
+        for operator in ("value", "derivative"):
+            recorded = recorded_operator(getattr(module, operator), names)
+            monkeypatch.setattr(module, operator, recorded)
     kernels = request.param == "kernels"
     monkeypatch.setattr(torch_gpu_kernels, "INTERPRETED", kernels and not GPU)
     monkeypatch.setitem(DEVICE, "type", "cuda" if kernels and GPU else "cpu")
@@ -66,13 +61,11 @@ def used(request, monkeypatch):
     return names
 
 
-def recorded_eager(names, operator):
-    function = getattr(torch_eager, operator)
-
-    def recorded(*arguments):
-        name = arguments[-3]
-        names.append(name if operator == "value" else f"{name}_derivative")
-        return function(*arguments)
+def recorded_operator(function, names):
+    def recorded(*tensors_and_constants):
+        *_, name, _, _ = tensors_and_constants
+        names.append(name if function.__name__ == "value" else f"{name}_derivative")
+        return function(*tensors_and_constants)
 
     return recorded
 
@@ -386,7 +379,7 @@ def test_where_kernels_do_not_compile_torch_does_the_work(monkeypatch):
     def fail(*arguments):
         raise NotImplementedError("no compiler")
 
-    monkeypatch.setattr(torch_gpu_kernels, "_launch", fail)
+    monkeypatch.setattr(torch_gpu_kernels, "derivative", fail)
     torch_gpu_kernels._try_to_compile.cache_clear()
     (fast, plain), arguments = example_tensors(KINDS[0])
     with pytest.warns(UserWarning, match="no compiler"):
