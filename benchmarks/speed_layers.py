@@ -25,17 +25,7 @@ def constrained(units, depth):
 
 
 def released(units, depth):
-    layer = constrained(units, depth)
-    layer.build((None, units))
-    layer.release()
-    return layer
-
-
-def released_alone(shape, depth):
-    layer = ks.RegionConstraint(depth)
-    layer.build(shape)
-    layer.release()
-    return layer
+    return ks.SawtoothDense(units, depth, constrained=False)
 
 
 def table(units, depth):

@@ -23,7 +23,6 @@ from speed_layers import gelu
 from speed_layers import other_packages
 from speed_layers import prelu
 from speed_layers import released
-from speed_layers import released_alone
 from speed_layers import relu
 from speed_layers import sawtooth_layers
 from speed_layers import table
@@ -281,8 +280,9 @@ def bandwidth(shape, depths, rounds):
     """
     layers = {"scaling": partial(keras.layers.Lambda, lambda x: x * 2.0)}
     for depth in depths:
-        layers[f"constrained {depth}"] = partial(ks.RegionConstraint, depth)
-        layers[f"released {depth}"] = partial(released_alone, shape, depth)
+        alone = partial(ks.RegionConstraint, depth)
+        layers[f"constrained {depth}"] = alone
+        layers[f"released {depth}"] = partial(alone, constrained=False)
     x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
     mode = speed_programs.MODES[keras.backend.backend()][-1]
     told = partial(progress, "gpu, bandwidth:")
