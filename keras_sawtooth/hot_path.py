@@ -51,7 +51,7 @@ def sawtooth(z, peaks, scales, slopes, domain):
     """
     function, number = _sawtooth_on(domain), number_of_blocks(z.shape)
     if backend.can_fuse(z, peaks, scales, slopes):
-        function = backend.fused_sawtooth(function, domain)
+        function = backend.fused(function, "sawtooth", domain)
     else:
         function = backend.in_row_blocks(function, number)
     return function(z, peaks, scales, slopes)
@@ -65,7 +65,7 @@ def relu_network(z, blocks, slopes, domain):
     depth = blocks.kernel.shape[0] + 1
     function = _relu_network_on(domain, plain_relu_network.unrolled)
     if backend.can_fuse(z, slopes, *blocks):
-        function = backend.fused_relu_network(function, domain)
+        function = backend.fused(function, "relu_network", domain)
     elif backend.xla_on_cpu():
         # Other derivatives need a loop over the layers. Unrolled, XLA writes them out
         # once for every path through the network.

@@ -4,8 +4,7 @@
 
 * `triangle(w, peak)`: `sawtooth.triangle` with one sum for the gradient of a peak;
 * `xla_on_cpu()`: whether XLA now compiles for a CPU;
-* `can_fuse(z, *parameters)`: whether `fused_sawtooth` and `fused_relu_network` can
-  take them now;
+* `can_fuse(z, *parameters)`: whether what `fused` makes can take them now;
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached`: `functools.cache`, for functions that make functions, where it is of use;
@@ -21,9 +20,9 @@ and where these say that they are of use
 * `summed_in_one_loop(function, twin)`: `function`, with all sums of its gradients in
   one loop, and other derivatives of `twin`, an equal function;
 * `loop(hidden, kernel, bias)`: `relu_network.unrolled` as a loop over the layers;
-* `fused_sawtooth(function, domain)`, `fused_relu_network(function, domain)`:
-  `function`, with its derivatives in one GPU kernel, and its values in another where
-  that is faster, or on torch in one operator each that goes through blocks on a CPU.
+* `fused(function, name, domain)`: `function`, the `"sawtooth"` or `"relu_network"` on a
+  domain, with its derivatives in one GPU kernel, and its values in another where that
+  is faster, or on torch in one operator each that goes through blocks on a CPU.
 """
 
 import keras

@@ -29,13 +29,9 @@ def can_fuse(z, *parameters):
     return not distributed and jax_gpu_kernels.fits(z, parameters)
 
 
-def fused_sawtooth(function, domain):
-    # XLA is as fast for the values.
-    return jax_gpu_kernels.fused(function, values=False)
-
-
-def fused_relu_network(function, domain):
-    return jax_gpu_kernels.fused(function, values=True)
+def fused(function, name, domain):
+    # For the values of constrained layers, XLA is as fast.
+    return jax_gpu_kernels.fused(function, values=name == "relu_network")
 
 
 @jax.custom_jvp

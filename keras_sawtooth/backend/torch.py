@@ -5,7 +5,6 @@ import contextlib
 import torch
 from torch.autograd import forward_ad
 
-from keras_sawtooth import relu_network
 from keras_sawtooth.backend import torch_eager
 from keras_sawtooth.backend import torch_gpu_kernels
 from keras_sawtooth.backend.common import unchanged
@@ -64,27 +63,14 @@ def in_row_blocks(function, number):
     return function
 
 
-def fused_sawtooth(function, domain):
-    def of_tensors(z, peaks, scales, slopes):
-        sizes = [len(scales), len(slopes)]
-        return _operator(z, (peaks, scales, slopes), "sawtooth", sizes, domain)
+def fused(function, name, domain):
+    def of_tensors(z, *parameters):
+        # Registered when they are used: `import keras_sawtooth` stays fast.
+        from keras_sawtooth.backend import torch_operators
+
+        return torch_operators.of_parameters(z, parameters, name, domain)
 
     return of_tensors
-
-
-def fused_relu_network(function, domain):
-    def of_tensors(z, slopes, *blocks):
-        sizes = [len(relu_network.ReluBlocks(*blocks).kernel) + 1, len(slopes)]
-        return _operator(z, (slopes, *blocks), "relu_network", sizes, domain)
-
-    return of_tensors
-
-
-def _operator(*arguments):
-    # Registered when they are used: `import keras_sawtooth` stays fast.
-    from keras_sawtooth.backend import torch_operators
-
-    return torch_operators.of_parameters(*arguments)
 
 
 def triangle(w, peak):

@@ -82,19 +82,24 @@ def _plain(z, rows, name, sizes, domain):
     return y.to(z.dtype)
 
 
-def of_parameters(z, parameters, name, sizes, domain):
+def of_parameters(z, parameters, name, domain):
     """Result of a layer, with its values and its gradients from one operator each.
 
     Args:
         z: tensor `(..., channels)`.
-        parameters: list of tensors `(..., channels)`; `can_fuse` is true of them
-            and `z`.
+        parameters: those of the function that `hot_path.py` makes for this name,
+            tensors `(..., channels)`; `can_fuse` is true of them and `z`.
         name: `"sawtooth"` or `"relu_network"`.
-        sizes: `[depth, number of slopes]`, list of int.
         domain: pair of floats.
 
     Returns:
         Tensor like `z`.
     """
+    if name == "sawtooth":
+        _, scales, slopes = parameters
+        depth = len(scales)
+    else:
+        slopes, *blocks = parameters
+        depth = len(relu_network.ReluBlocks(*blocks).kernel) + 1
     rows = torch.cat([p.reshape(-1, p.shape[-1]) for p in parameters])
-    return value(z, rows, name, sizes, list(domain))
+    return value(z, rows, name, [depth, len(slopes)], list(domain))
