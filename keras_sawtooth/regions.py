@@ -186,6 +186,9 @@ def _parameters(layer):
         `relu_network.ReluBlocks`. The array `(3, channels)` has the slopes of the bent
         line on the domain, left and right of it.
     """
+    slope = _to_numpy(layer.slope.value)
+    # How much the line bends at the ends of the domain.
+    left = right = np.zeros_like(slope)
     if layer.constrained:
         peaks = _to_numpy(layer.peaks)
         scales = _to_numpy(layer.amplitude.value)
@@ -197,23 +200,14 @@ def _parameters(layer):
         else:
             jumps = free_jumps(peaks, scales)
         parameters = [peaks[:-1], scales, jumps]
+        if layer.tail_mode == "free":
+            tails = continuing_tails(scales[0], peaks, layer.domain)
+            left, right = tails + _to_numpy(layer.tail_slopes.value)
     else:
         parameters = [_to_numpy(block) for block in layer.relu_blocks]
-    line_slopes = _line_slopes(layer)
+        if layer.tail_mode == "free":
+            left, right = _to_numpy(layer.relu_tail_slopes.value) * layer.relu_rate
+    line_slopes = np.stack([slope, slope - left, slope + right])
     if not all(np.isfinite(p).all() for p in (*parameters, line_slopes)):
         raise ValueError(f"Layer {layer.path!r} has weights that are not finite.")
     return parameters, line_slopes
-
-
-def _line_slopes(layer):
-    slope = _to_numpy(layer.slope.value)
-    if layer.tail_mode == "line":
-        return np.stack([slope, slope, slope])
-    if layer.constrained:
-        peaks = _to_numpy(layer.peaks)
-        first = np.atleast_2d(_to_numpy(layer.amplitude.value))[0]
-        tails = continuing_tails(first, peaks, layer.domain)
-        left, right = tails + _to_numpy(layer.tail_slopes.value)
-    else:
-        left, right = _to_numpy(layer.relu_tail_slopes.value) * layer.relu_rate
-    return np.stack([slope, slope - left, slope + right])
