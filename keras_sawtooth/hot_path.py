@@ -12,6 +12,8 @@ derivatives do:
   reduction of many operands, which is one loop, without memory. It does one number at a
   time, so the fewer sums of a constrained layer are faster as several loops, block by
   block of the batch, so that the terms of one block at a time are in memory.
+* TensorFlow builds the operations of every layer in Python, which takes longer than to
+  compile them. Here it does so once for all layers of the same shapes.
 * XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
   layer; torch makes one for every operation. `backend/jax_gpu_kernels.py` and
   `backend/torch_gpu_kernels.py` make one.

@@ -8,15 +8,13 @@
 * `init_scope()`: a context in which variables may start at values of others,
   also while a function is traced;
 * `cached`: `functools.cache`, for functions that make functions, where it is of use;
-* `traced_once(function)`: on TensorFlow `function`, traced once for all layers that
-  have the same shapes, which takes most of the time before their first step;
 * `compiled_on_jax(function)`: on JAX `function` as one program, also where nothing
   else is jitted;
+* `in_row_blocks(function, number)`: `function`, with derivatives block by block of the
+  batch, and on TensorFlow traced once for all layers, also where `number` is 1;
 
 and where these say that they are of use
 
-* `in_row_blocks(function, number)`: `function`, with derivatives block by block of the
-  batch;
 * `summed_in_one_loop(function, twin)`: `function`, with all sums of its gradients in
   one loop, and other derivatives of `twin`, an equal function;
 * `loop(hidden, kernel, bias)`: `relu_network.unrolled` as a loop over the layers;
