@@ -41,8 +41,6 @@ from keras_sawtooth.backend import current as backend
 # and their loops would cost more to start than they save.
 MOST_BLOCKS = 4
 SMALLEST_BLOCK = 2**16
-# The XLA of TensorFlow writes sums over up to 32 rows out, one addition per row.
-SMALLEST_ROWS = 64 if keras.backend.backend() == "tensorflow" else 1
 
 
 def sawtooth(z, peaks, scales, slopes, domain):
@@ -110,7 +108,8 @@ def number_of_blocks(shape):
     if not known or keras.distribution.distribution() or not backend.xla_on_cpu():
         return 1
     rows, channels = math.prod(shape[:-1]), shape[-1]
-    number = min(MOST_BLOCKS, rows * channels // SMALLEST_BLOCK, rows // SMALLEST_ROWS)
+    most = min(rows * channels // SMALLEST_BLOCK, rows // backend.SMALLEST_ROWS)
+    number = min(MOST_BLOCKS, most)
     while number > 1 and rows % number:
         number -= 1
     return max(number, 1)

@@ -49,9 +49,9 @@ def set_weights(model, weights):
             stacklevel=2,
         )
     type(model).set_weights(model, weights)
-    for trainer in compiled_models(model) if layers else ():
+    changed = [v for layer in layers for v in layer.trainable_variables]
+    for trainer in compiled_models(model):
         if trainer.optimizer is not None:
-            changed = [v for layer in layers for v in layer.trainable_variables]
             start_value_slots(trainer.optimizer, changed)
 
 

@@ -15,6 +15,7 @@
 
 and where these say that they are of use
 
+* `SMALLEST_ROWS`: how many rows a block has at least;
 * `summed_in_one_loop(function, twin)`: `function`, with all sums of its gradients in
   one loop, and other derivatives of `twin`, an equal function;
 * `loop(hidden, kernel, bias)`: `relu_network.unrolled` as a loop over the layers;

@@ -12,6 +12,8 @@ from keras_sawtooth.backend import jax_gradients
 from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.relu_network import hidden_layer
 
+SMALLEST_ROWS = 1
+
 # JAX compiles the derivative of one function once, where nothing else is jitted.
 cached = functools.cache
 compiled_on_jax = functools.cache(jax.jit)

@@ -66,7 +66,7 @@ def gradients_in_one_loop(function, z, *parameters_and_dy):
     # In groups, see `LONGEST_SUM`; what fills up the last one has gradients of zero.
     number = z.size // z.shape[-1]
     groups = -(-number // LONGEST_SUM)
-    size = -(-number // groups) if number else 0
+    size = -(-number // max(groups, 1))
     fill = groups * size - number
 
     def in_groups(x):

@@ -11,6 +11,9 @@ from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
 
+# Its XLA writes sums over up to 32 rows out, one addition per row.
+SMALLEST_ROWS = 64
+
 cached = functools.cache
 compiled_on_jax = unchanged
 
@@ -78,8 +81,9 @@ def summed_in_one_loop(function, twin):
 def _with_gradients(function, twin, gradients, *static):
     """`function` with gradients from elsewhere, and other derivatives of `twin`.
 
-    Both are traced once for all layers that have the same shapes: tracing takes most of
-    the time before a first step.
+    Both are traced once for all layers of the same shapes: tracing takes most of the
+    time before a first step. Not the whole, since TensorFlow differentiates a traced
+    function only once if there are custom gradients in it.
     """
     values = tf.function(function, autograph=False)
     gradients = tf.function(
