@@ -148,8 +148,10 @@ class ReleaseConstraints(Plateau):
             # `EarlyStopping` may restore weights from before the release.
             self._told = True
             if self.verbose > 0:
+                frozen = sum(not layer.trainable for layer in released)
                 print(
-                    f"\nEpoch {epoch + 1}: released {len(released)} layer(s); "
+                    f"\nEpoch {epoch + 1}: released {len(released)} layer(s)"
+                    f"{f', {frozen} of them frozen' if frozen else ''}; "
                     "their ReLU weights train freely from now on."
                 )
 

@@ -503,11 +503,14 @@ def test_several_fits_in_a_row():
     assert fit(model, epochs=1, callbacks=[release]).history["constrained"] == [0]
 
 
-def test_the_log_line(capsys):
+@pytest.mark.parametrize("frozen, of_them", [(False, ""), (True, ", 1 of them frozen")])
+def test_the_log_line(frozen, of_them, capsys):
     model = build()
+    model.layers[0].trainable = not frozen
     model.compile("adam", "mse", run_eagerly=EAGERLY)
     fit(model, epochs=2, callbacks=[ks.ReleaseConstraints(epoch=1, verbose=1)])
-    assert "Epoch 2: released 2 layer(s)" in capsys.readouterr().out
+    line = f"Epoch 2: released 2 layer(s){of_them}; their ReLU weights"
+    assert line in capsys.readouterr().out
 
 
 def ends_constrained():
