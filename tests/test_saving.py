@@ -265,7 +265,7 @@ def test_a_frozen_model_inside_another_can_be_unfrozen_and_trained(tmp_path):
 def test_plain_load_weights_takes_no_layer_back(tmp_path):
     source = trained(plain, "constrained")
     source.save_weights(tmp_path / "m.weights.h5")
-    model = trained(plain, "released")
+    model = trained(plain, "released", keep=False)
     message = r"/region_constraint' is released .*`keras_sawtooth.load_weights\(model"
     with pytest.raises(ValueError, match=message):
         model.load_weights(tmp_path / "m.weights.h5")
