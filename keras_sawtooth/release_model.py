@@ -15,9 +15,8 @@ def release(model):
     which keeps the class, the step count, the learning rate and the state of all
     variables that stay; the compiled training, test and prediction functions are
     rebuilt. Training continues with `fit` as if nothing had happened. If you hold the
-    optimizer in a variable, take `model.optimizer` from now on. `model.load_weights` and
-    `model.set_weights` follow the phase of what they are given, as after
-    `ReleaseConstraints`.
+    optimizer in a variable, take `model.optimizer` from now on. `model.load_weights`
+    and `model.set_weights` follow the phase of what they are given, too.
 
     Args:
         model: a built `keras.Model`; of nested models, the outermost one that is
