@@ -101,15 +101,19 @@ def compile_once(config):
     """Tests compile the same programs again and again: keeps them for a run.
 
     Every process has a folder of its own, as JAX writes files that another one could
-    read half written. Programs that tests start compile for themselves: some are
-    killed.
+    read half written. The programs that its tests start use it, too.
     """
     import jax
 
     folder = tempfile.TemporaryDirectory(prefix="compiled-")
     config.add_cleanup(folder.cleanup)
-    jax.config.update("jax_compilation_cache_dir", folder.name)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    options = {
+        "jax_compilation_cache_dir": folder.name,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    for name, value in options.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(autouse=True)

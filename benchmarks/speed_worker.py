@@ -40,9 +40,9 @@ GROWTH = {
     "units": [2**i for i in range(6, 13)],
     "batch": [2**i for i in range(5, 14)],
 }
-QUICK_SIZES = ((16, 8),)
+QUICK_SIZES = ((16, 16),)
 QUICK_DEPTHS = (3,)
-QUICK_GROWTH = {"depth": (1, 2), "units": (8, 16), "batch": (4, 8)}
+QUICK_GROWTH = {"depth": (1, 2), "units": (16,), "batch": (16,)}
 # At depth 8 the released layer has 150 weights a unit, and its program is long.
 RELEASED_DEPTH = 8
 # VGG-16: channels of its 3x3 convolutions, "M" for pooling; width of the image.
@@ -105,7 +105,7 @@ def layer_section(rounds, quick):
 
 def growth_section(rounds, quick):
     growth = QUICK_GROWTH if quick else GROWTH
-    units, batch, fixed = (16, 8, 4) if quick else (256, 1024, 256)
+    units, batch, fixed = (16, 16, 16) if quick else (256, 1024, 256)
     depths = growth["depth"]
     layers = {"relu": relu}
     for name, layer, last in (
@@ -192,7 +192,8 @@ def vgg_section(rounds, quick):
     x = rng.normal(size=(VGG_BATCH, 7, 7, features // 49)).astype("float32")
     dy = rng.normal(size=(VGG_BATCH, VGG_CLASSES)).astype("float32")
     layers = {"relu": relu}
-    for depth in DEPTHS:
+    depths = QUICK_DEPTHS if quick else DEPTHS
+    for depth in depths:
         layers[f"constrained {depth}"] = partial(constrained, depth=depth)
     times = speed_programs.measure(
         {name: partial(classifier, f, features, hidden) for name, f in layers.items()},
@@ -206,7 +207,7 @@ def vgg_section(rounds, quick):
         "multiply_adds": vgg_multiply_adds(),
         "sawtooth_multiply_adds": {
             str(depth): 2 * VGG_HIDDEN * sawtooth_multiply_adds(depth)
-            for depth in DEPTHS
+            for depth in depths
         },
         "times": times,
     }

@@ -108,6 +108,8 @@ def run(workflow, folder, processes=1):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # JAX' files of compiled programs are for one process at a time.
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     script = [sys.executable, "-W", "error::UserWarning", ROOT / "tests/distributed.py"]
     files = [folder / f"{workflow}-{process}.npz" for process in range(processes)]
     logs = [file.with_suffix(".log").open("w+") for file in files]

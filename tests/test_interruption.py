@@ -30,11 +30,12 @@ SCRIPT = str(pathlib.Path(__file__).with_name("interrupted.py"))
 def start(directory, release, *point):
     command = [sys.executable, SCRIPT, str(directory), release, *point]
     path = os.path.dirname(os.path.dirname(ks.__file__))
+    environment = {**os.environ, "PYTHONPATH": path}
+    if point:
+        # Reads compiled programs and keeps none: it may be killed while it writes one.
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1e9"
     return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        command, stdout=subprocess.PIPE, text=True, env=environment
     )
 
 
