@@ -1,6 +1,6 @@
 """Makes the variables of a `RegionConstraint`, and replaces them in the other phase.
 
-What models and optimizers hold of variables is left to `model_phase.py`.
+What models and optimizers hold of variables is left to `training/model_phase.py`.
 """
 
 import contextlib

@@ -5,7 +5,6 @@ from keras import ops
 
 from keras_sawtooth import hot_path
 from keras_sawtooth import layer_phase
-from keras_sawtooth import phase_files
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.arguments import check_boolean
@@ -16,6 +15,7 @@ from keras_sawtooth.arguments import check_number
 from keras_sawtooth.backend import current as backend
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
+from keras_sawtooth.saving import phase_files
 from keras_sawtooth.variable_shapes import relu_shapes
 from keras_sawtooth.variable_shapes import variable_shapes
 

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_sawtooth import checked_store
 from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_integer
-from keras_sawtooth.model_phase import refresh_torch_parameters
 from keras_sawtooth.region_constraint import RegionConstraint
+from keras_sawtooth.saving import checked_store
+from keras_sawtooth.training.model_phase import refresh_torch_parameters
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")

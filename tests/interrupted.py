@@ -17,7 +17,7 @@ from models import continue_training
 from models import state
 
 import keras_sawtooth as ks
-from keras_sawtooth import backup_and_restore
+from keras_sawtooth.training import backup_and_restore
 
 EPOCHS = 8
 # Every point lies behind the one before, so that a chain of kills makes progress.

@@ -34,9 +34,7 @@ def start(directory, release, *point):
     if point:
         # Reads compiled programs and keeps none: it may be killed while it writes one.
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1e9"
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(directory, release, *point):

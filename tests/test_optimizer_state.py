@@ -15,11 +15,11 @@ from models import compiled
 
 import keras_sawtooth as ks
 from keras_sawtooth import layer_phase
-from keras_sawtooth.optimizer_state import carry_over
-from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.optimizer_state import slot_value
-from keras_sawtooth.second_moments import PROTECTED_STEPS
-from keras_sawtooth.second_moments import SENSITIVITY
+from keras_sawtooth.training.optimizer_state import carry_over
+from keras_sawtooth.training.optimizer_state import copy_optimizer
+from keras_sawtooth.training.optimizer_state import slot_value
+from keras_sawtooth.training.second_moments import PROTECTED_STEPS
+from keras_sawtooth.training.second_moments import SENSITIVITY
 
 pytestmark = pytest.mark.workflow("optimizers")
 
@@ -519,7 +519,7 @@ def test_a_release_that_fails_halfway_changes_nothing(where, monkeypatch):
         raise MemoryError("no place")
 
     if where == "optimizer":
-        monkeypatch.setattr("keras_sawtooth.model_phase.carry_over", fail)
+        monkeypatch.setattr("keras_sawtooth.training.model_phase.carry_over", fail)
     else:
         monkeypatch.setattr(layer_phase, "add_variable", fail)
     with pytest.raises(MemoryError, match="no place"):

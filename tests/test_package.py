@@ -73,33 +73,35 @@ def test_no_backend_and_no_private_keras_inside_the_package():
 # What Keras and torch have no public way for, and who depends on it.
 PRIVATE_NAMES = {
     # Of torch: whether there are transforms like `torch.func.vmap`, or dual numbers.
-    "_are_functorch_transforms_active": "torch.py",
-    "_current_level": "torch.py",
-    "_compile_config": "model_phase.py",
+    "_are_functorch_transforms_active": "backend/torch.py",
+    "_current_level": "backend/torch.py",
+    "_compile_config": "training/model_phase.py",
     # Of functions that are decorated with `tf.function`.
-    "_descriptor_cache": "model_phase.py",
-    "_exclude_from_weight_decay": "optimizer_state.py",
-    "_exclude_from_weight_decay_pattern": "optimizer_state.py",
+    "_descriptor_cache": "training/model_phase.py",
+    "_exclude_from_weight_decay": "training/optimizer_state.py",
+    "_exclude_from_weight_decay_pattern": "training/optimizer_state.py",
     "_flatten_layers": "nested_layers.py",
     "_inbound_nodes": "graphs.py",
-    "_initial_epoch": "backup_and_restore.py",
+    "_initial_epoch": "training/backup_and_restore.py",
     "_keras_history": "graphs.py",
-    "_torch_params": "model_phase.py",
+    "_torch_params": "training/model_phase.py",
     "_track_variable": "layer_phase.py",
-    "_track_variables": "model_phase.py",
+    "_track_variables": "training/model_phase.py",
     "_tracker": "layer_phase.py",
     # Of one optimizer: `variables` has those of the optimizers inside of it, too.
-    "_trainable_variables": "optimizer_state.py",
+    "_trainable_variables": "training/optimizer_state.py",
     "_untrack_variable": "layer_phase.py",
-    "_use_weight_decay": "optimizer_state.py",
-    "_var_key": "optimizer_state.py",
-    "_variables": "optimizer_state.py",
+    "_use_weight_decay": "training/optimizer_state.py",
+    "_var_key": "training/optimizer_state.py",
+    "_variables": "training/optimizer_state.py",
 }
 
 
 def test_private_names_of_others_are_listed():
+    package = ROOT / "keras_sawtooth"
     texts = {
-        path.name: path.read_text() for path in (ROOT / "keras_sawtooth").rglob("*.py")
+        path.relative_to(package).as_posix(): path.read_text()
+        for path in package.rglob("*.py")
     }
     own = {"_fields", "_replace"}  # Of named tuples.
     for text in texts.values():

@@ -28,9 +28,9 @@ from test_models import recurrent
 from test_models import sequential
 
 import keras_sawtooth as ks
-from keras_sawtooth import atomic_directory
-from keras_sawtooth import preset_handles
-from keras_sawtooth import preset_size
+from keras_sawtooth.preset_io import handles
+from keras_sawtooth.preset_io import size
+from keras_sawtooth.saving import atomic_directory
 
 each_phase = pytest.mark.parametrize("phase", PHASES)
 FILES = ["config.json", "metadata.json", "model.weights.h5"]
@@ -127,8 +127,8 @@ def test_the_saved_dtype_is_kept(dtype, phase, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
 def test_the_limit_of_sizes_serves_every_dtype(dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr(preset_size, "SPARE", 0)
-    monkeypatch.setattr(preset_size, "SPARE_FACTOR", 1)
+    monkeypatch.setattr(size, "SPARE", 0)
+    monkeypatch.setattr(size, "SPARE_FACTOR", 1)
     float_dtype = "float32" if dtype == "int8" else dtype
     model = keras.Sequential(
         [keras.Input((64,)), layers.Dense(64, dtype=float_dtype, use_bias=False)]
@@ -352,8 +352,8 @@ def preset(tmp_path):
 def test_built_in_presets(preset, tmp_path, monkeypatch):
     model, saved = preset
     shutil.copytree(saved, tmp_path / "built_in/sawtooth_test")
-    monkeypatch.setattr(preset_handles, "BUILT_IN", tmp_path / "built_in")
-    assert preset_handles.built_in_presets() == {
+    monkeypatch.setattr(handles, "BUILT_IN", tmp_path / "built_in")
+    assert handles.built_in_presets() == {
         "sawtooth_test": {
             "description": "A test.",
             "parameters": model.count_params(),

@@ -18,7 +18,7 @@ from models import trained
 
 import keras_sawtooth as ks
 from keras_sawtooth import layer_phase
-from keras_sawtooth.optimizer_state import slot_value
+from keras_sawtooth.training.optimizer_state import slot_value
 
 pytestmark = pytest.mark.workflow("callbacks")
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_sawtooth as ks
-from keras_sawtooth.swap_choice import choose_layers
+from keras_sawtooth.swap.choice import choose_layers
 
 RNG = np.random.default_rng(0)
 # A function of `RegionConstraint` that leaves everything as it is.

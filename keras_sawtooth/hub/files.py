@@ -7,16 +7,16 @@ import tempfile
 import keras
 
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.preset_config import check_config
-from keras_sawtooth.preset_files import FILES
-from keras_sawtooth.preset_files import WEIGHTS
-from keras_sawtooth.preset_files import check_files
-from keras_sawtooth.preset_files import errors_naming
-from keras_sawtooth.preset_files import read_json
-from keras_sawtooth.preset_files import without_compilation
-from keras_sawtooth.preset_handles import locate
-from keras_sawtooth.preset_loading import check_preset
-from keras_sawtooth.preset_size import check_size
+from keras_sawtooth.preset_io.config import check_config
+from keras_sawtooth.preset_io.files import FILES
+from keras_sawtooth.preset_io.files import WEIGHTS
+from keras_sawtooth.preset_io.files import check_files
+from keras_sawtooth.preset_io.files import errors_naming
+from keras_sawtooth.preset_io.files import read_json
+from keras_sawtooth.preset_io.files import without_compilation
+from keras_sawtooth.preset_io.handles import locate
+from keras_sawtooth.preset_io.loading import check_preset
+from keras_sawtooth.preset_io.size import check_size
 
 TASK = "task.json"
 TASK_WEIGHTS = "task.weights.h5"

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_sawtooth.layer_phase import own_variables
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.weights import load_weights
+from keras_sawtooth.saving.weights import load_weights
 
 WEIGHTS = "model.weights.h5"
 UNSAVED = "unsaved.npz"

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 import keras
 
-from keras_sawtooth.model_phase import build_optimizer
-from keras_sawtooth.model_phase import forget_old_variables
-from keras_sawtooth.model_phase import rebuild_model
-from keras_sawtooth.model_phase import undone_on_failure
-from keras_sawtooth.model_phase import variable_scope
 from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.phase_files import collect_followers
-from keras_sawtooth.state_trees import set_state_tree
+from keras_sawtooth.saving.phase_files import collect_followers
+from keras_sawtooth.saving.state_trees import set_state_tree
+from keras_sawtooth.training.model_phase import build_optimizer
+from keras_sawtooth.training.model_phase import forget_old_variables
+from keras_sawtooth.training.model_phase import rebuild_model
+from keras_sawtooth.training.model_phase import undone_on_failure
+from keras_sawtooth.training.model_phase import variable_scope
 
 
 def load_weights(model, filepath, skip_mismatch=False, **kwargs):

@@ -9,10 +9,10 @@ import warnings
 
 import numpy as np
 
-from keras_sawtooth.model_phase import build_optimizer
-from keras_sawtooth.model_phase import change_phase
 from keras_sawtooth.nested_layers import built_region_layers
-from keras_sawtooth.optimizer_state import start_value_slots
+from keras_sawtooth.training.model_phase import build_optimizer
+from keras_sawtooth.training.model_phase import change_phase
+from keras_sawtooth.training.optimizer_state import start_value_slots
 
 SEED_STATE = "seed_generator_state"
 

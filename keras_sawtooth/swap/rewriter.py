@@ -8,7 +8,7 @@ import keras
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-from keras_sawtooth.swap_pointwise import ACTIVATION_LAYERS
+from keras_sawtooth.swap.pointwise import ACTIVATION_LAYERS
 
 REGION_ARGUMENTS = set(inspect.signature(RegionConstraint.__init__).parameters) - {
     "self",

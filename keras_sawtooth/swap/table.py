@@ -1,7 +1,7 @@
 """What `replace_dense` did, for the reader."""
 
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-from keras_sawtooth.swap_weights import region_of
+from keras_sawtooth.swap.weights import region_of
 
 
 def replacement_table(replaced, left):

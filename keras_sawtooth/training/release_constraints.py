@@ -5,10 +5,10 @@ import warnings
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.nested_layers import constrained_layers
 from keras_sawtooth.nested_layers import region_layers
-from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.plateau import Plateau
-from keras_sawtooth.release_model import release
-from keras_sawtooth.weight_methods import follow_phases
+from keras_sawtooth.training.optimizer_state import copy_optimizer
+from keras_sawtooth.training.plateau import Plateau
+from keras_sawtooth.training.release_model import release
+from keras_sawtooth.training.weight_methods import follow_phases
 
 ADVICE = (
     "`keras_sawtooth.release(model)` releases them between two trainings; "

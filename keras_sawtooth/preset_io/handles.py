@@ -6,9 +6,9 @@ import os
 import pathlib
 import re
 
-from keras_sawtooth.preset_files import FILES
+from keras_sawtooth.preset_io.files import FILES
 
-BUILT_IN = pathlib.Path(__file__).parent / "builtin_presets"
+BUILT_IN = pathlib.Path(__file__).parents[1] / "builtin_presets"
 
 # No part of a handle is "..", or anything else that leads elsewhere.
 PART = r"\w(?:[\w.-]*\w)?"

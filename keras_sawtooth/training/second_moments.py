@@ -8,9 +8,9 @@ too long.
 import numpy as np
 from keras import ops
 
-from keras_sawtooth.optimizer_state import slot_value
 from keras_sawtooth.relu_network import ReluBlocks
 from keras_sawtooth.relu_network import neuron_size
+from keras_sawtooth.training.optimizer_state import slot_value
 
 # How much more sensitive a function is to its ReLU weights than to its peaks.
 SENSITIVITY = 16

@@ -5,11 +5,11 @@ import warnings
 
 import numpy as np
 
-from keras_sawtooth.model_phase import change_phase
 from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
-from keras_sawtooth.optimizer_state import start_value_slots
-from keras_sawtooth.weights import load_weights
+from keras_sawtooth.saving.weights import load_weights
+from keras_sawtooth.training.model_phase import change_phase
+from keras_sawtooth.training.optimizer_state import start_value_slots
 
 
 def follow_phases(model):

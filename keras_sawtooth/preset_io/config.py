@@ -6,8 +6,8 @@ import sys
 
 import keras
 
-from keras_sawtooth.preset_allocation import check_allocation
-from keras_sawtooth.preset_files import walk
+from keras_sawtooth.preset_io.allocation import check_allocation
+from keras_sawtooth.preset_io.files import walk
 
 # Layers that run code from the preset, or load files that it names.
 REFUSED = ("FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper")

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import uuid
 
-from keras_sawtooth.preset_files import CONFIG
+from keras_sawtooth.preset_io.files import CONFIG
 
 
 @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 import keras
 
-from keras_sawtooth.model_phase import change_phase
 from keras_sawtooth.nested_layers import constrained_layers
-from keras_sawtooth.weight_methods import follow_phases
+from keras_sawtooth.training.model_phase import change_phase
+from keras_sawtooth.training.weight_methods import follow_phases
 
 
 def release(model):

@@ -6,8 +6,8 @@ import warnings
 
 import numpy as np
 
-from keras_sawtooth import checked_store
 from keras_sawtooth import layer_phase
+from keras_sawtooth.saving import checked_store
 
 # Layers that changed their phase to follow a file, where someone collects them.
 _followers = contextvars.ContextVar("followers", default=None)

@@ -7,10 +7,10 @@ import keras
 from keras_sawtooth.graphs import has_graph
 from keras_sawtooth.graphs import origins
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.swap_graph import functions_in_graphs
-from keras_sawtooth.swap_graph import layers_in_front
-from keras_sawtooth.swap_pointwise import is_activation_layer
-from keras_sawtooth.swap_pointwise import is_pointwise
+from keras_sawtooth.swap.graph import functions_in_graphs
+from keras_sawtooth.swap.graph import layers_in_front
+from keras_sawtooth.swap.pointwise import is_activation_layer
+from keras_sawtooth.swap.pointwise import is_pointwise
 
 # Operations and layers that put tensors together and change no value.
 JOINING = ("Concatenate", "Hstack", "Stack", "Vstack")

@@ -11,12 +11,12 @@ from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.optimizer_state import carry_over
-from keras_sawtooth.optimizer_state import copy_optimizer
-from keras_sawtooth.optimizer_state import exclude_fresh_variables
-from keras_sawtooth.optimizer_state import excludes_from_weight_decay
-from keras_sawtooth.optimizer_state import is_stale
-from keras_sawtooth.second_moments import starting_velocities
+from keras_sawtooth.training.optimizer_state import carry_over
+from keras_sawtooth.training.optimizer_state import copy_optimizer
+from keras_sawtooth.training.optimizer_state import exclude_fresh_variables
+from keras_sawtooth.training.optimizer_state import excludes_from_weight_decay
+from keras_sawtooth.training.optimizer_state import is_stale
+from keras_sawtooth.training.second_moments import starting_velocities
 
 
 def change_phase(model, layers):

@@ -7,17 +7,17 @@ import tempfile
 
 import keras
 
-from keras_sawtooth.preset_config import check_config
-from keras_sawtooth.preset_files import CONFIG
-from keras_sawtooth.preset_files import METADATA
-from keras_sawtooth.preset_files import WEIGHTS
-from keras_sawtooth.preset_files import check_files
-from keras_sawtooth.preset_files import errors_naming
-from keras_sawtooth.preset_files import read_json
-from keras_sawtooth.preset_files import without_compilation
-from keras_sawtooth.preset_handles import locate
-from keras_sawtooth.preset_size import check_size
-from keras_sawtooth.weights import refuse_nan
+from keras_sawtooth.preset_io.config import check_config
+from keras_sawtooth.preset_io.files import CONFIG
+from keras_sawtooth.preset_io.files import METADATA
+from keras_sawtooth.preset_io.files import WEIGHTS
+from keras_sawtooth.preset_io.files import check_files
+from keras_sawtooth.preset_io.files import errors_naming
+from keras_sawtooth.preset_io.files import read_json
+from keras_sawtooth.preset_io.files import without_compilation
+from keras_sawtooth.preset_io.handles import locate
+from keras_sawtooth.preset_io.size import check_size
+from keras_sawtooth.saving.weights import refuse_nan
 
 
 def from_preset(handle, custom_objects=None):

@@ -1,0 +1,1 @@
+"""`replace_dense`: sawtooth layers in the place of those of a model."""
