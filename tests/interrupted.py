@@ -126,7 +126,7 @@ def train(directory, release, point):
         ks.BackupAndRestore(os.path.join(directory, "backup")),
     ]
     print("training", flush=True)
-    history = continue_training(model, EPOCHS, callbacks=callbacks)
+    history = continue_training(model, EPOCHS, batch_size=8, callbacks=callbacks)
     assert history.epoch == list(range(EPOCHS)), history.epoch
     assert history.history["constrained"] == [1.0] * 4 + [0.0] * 4, history.history
     values = {name.replace("/", "."): value for name, value in state(model)}

@@ -86,10 +86,10 @@ def move(model):
             variable.assign(value + 4)
 
 
-def continue_training(model, epochs=1, **arguments):
+def continue_training(model, epochs=1, batch_size=16, **arguments):
     x, y = data()
     return model.fit(
-        x, y, epochs=epochs, batch_size=8, shuffle=False, verbose=0, **arguments
+        x, y, batch_size, epochs=epochs, shuffle=False, verbose=0, **arguments
     )
 
 
