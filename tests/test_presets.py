@@ -28,9 +28,9 @@ from test_models import recurrent
 from test_models import sequential
 
 import keras_sawtooth as ks
+from keras_sawtooth.preset_io import atomic_directory
 from keras_sawtooth.preset_io import handles
 from keras_sawtooth.preset_io import size
-from keras_sawtooth.saving import atomic_directory
 
 each_phase = pytest.mark.parametrize("phase", PHASES)
 FILES = ["config.json", "metadata.json", "model.weights.h5"]

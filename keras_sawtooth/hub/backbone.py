@@ -10,9 +10,9 @@ from keras_sawtooth.arguments import check_names
 from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import refuse_older_task
+from keras_sawtooth.preset_io.atomic_directory import written_whole
 from keras_sawtooth.preset_io.files import errors_naming
 from keras_sawtooth.preset_io.handles import check_directory
-from keras_sawtooth.saving.atomic_directory import written_whole
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # A preset may ask for any number, and every layer takes a moment.

@@ -16,9 +16,9 @@ from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import preprocessor_config
 from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.preset_io.atomic_directory import written_whole
 from keras_sawtooth.preset_io.files import errors_naming
 from keras_sawtooth.preset_io.handles import check_directory
-from keras_sawtooth.saving.atomic_directory import written_whole
 
 
 class SawtoothTask(keras_hub.models.Task):

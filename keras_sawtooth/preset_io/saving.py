@@ -10,6 +10,7 @@ import keras
 from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_model
 from keras_sawtooth.nested_layers import compiled_models
+from keras_sawtooth.preset_io.atomic_directory import written_whole
 from keras_sawtooth.preset_io.config import check_config
 from keras_sawtooth.preset_io.files import CONFIG
 from keras_sawtooth.preset_io.files import FILES
@@ -20,7 +21,6 @@ from keras_sawtooth.preset_io.files import without_compilation
 from keras_sawtooth.preset_io.handles import check_directory
 from keras_sawtooth.preset_io.loading import load_preset
 from keras_sawtooth.preset_io.size import leaving_no_trace
-from keras_sawtooth.saving.atomic_directory import written_whole
 from keras_sawtooth.version import __version__
 
 # Kept when a preset is replaced.
