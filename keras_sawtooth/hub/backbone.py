@@ -189,6 +189,15 @@ class SawtoothBackbone(keras_hub.models.Backbone):
                 is checked and refused.
             load_weights: bool. Whether to load the weights, too.
             **kwargs: arguments of the class that replace those in the preset.
+
+        Returns:
+            The backbone.
+
+        Raises:
+            FileNotFoundError: if there is no such preset, or a file is missing.
+            ImportError: if the package that the handle needs is missing.
+            ValueError: if the preset is damaged, asks for what is not allowed, or holds
+                another model than a backbone.
         """
         directory, dtype = locate_checked(preset, SawtoothBackbone)
         # KerasHub would take the dtype policy of the moment.
@@ -198,6 +207,10 @@ class SawtoothBackbone(keras_hub.models.Backbone):
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the backbone to a preset directory, see KerasHub.
+
+        Args:
+            preset_dir: str or path. A local directory.
+            max_shard_size: number. GB of weights in one file.
 
         Raises:
             FileExistsError: if there is the preset of a task already.

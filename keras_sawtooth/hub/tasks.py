@@ -83,6 +83,15 @@ class SawtoothTask(keras_hub.models.Task):
             **kwargs: arguments of the class that replace those in the preset. A
                 backbone or preprocessor that is given keeps its weights. Where the
                 number of outputs or classes is given, the head starts untrained.
+
+        Returns:
+            The task, compiled with its defaults.
+
+        Raises:
+            FileNotFoundError: if there is no such preset, or a file is missing.
+            ImportError: if the package that the handle needs is missing.
+            ValueError: if the preset is damaged, asks for what is not allowed, or holds
+                neither a task nor a backbone.
         """
         directory, dtype = locate_checked(preset, SawtoothBackbone, task=True)
         dtype = kwargs.pop("dtype", None) or dtype
@@ -130,6 +139,10 @@ class SawtoothTask(keras_hub.models.Task):
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Save the task to a preset directory, see KerasHub.
 
+        Args:
+            preset_dir: str or path. A local directory.
+            max_shard_size: number. GB of weights in one file.
+
         Raises:
             ValueError: if the preset could not bring back the preprocessor, or
                 `preset_dir` is no local path, or the name of a built-in preset.
@@ -169,6 +182,16 @@ class SawtoothRegressor(SawtoothTask):
             layers only, and their vocabularies only from the constructor.
         dropout: float. Rate of the dropout in front of the output.
         **kwargs: `name`; `compile=False` leaves the task uncompiled.
+
+    Input shape:
+        `(batch, num_features)`, or what the preprocessor takes.
+
+    Output shape:
+        `(batch, num_outputs)`.
+
+    Raises:
+        TypeError: if `backbone` is no `SawtoothBackbone`.
+        ValueError: if another argument is outside its range.
 
     Example:
 
@@ -218,6 +241,16 @@ class SawtoothClassifier(SawtoothTask):
             for probabilities, all others for logits.
         dropout: float. Rate of the dropout in front of the output.
         **kwargs: `name`; `compile=False` leaves the task uncompiled.
+
+    Input shape:
+        `(batch, num_features)`, or what the preprocessor takes.
+
+    Output shape:
+        `(batch, num_classes)`.
+
+    Raises:
+        TypeError: if `backbone` is no `SawtoothBackbone`.
+        ValueError: if another argument is outside its range.
 
     Example:
 
