@@ -85,7 +85,7 @@ class SawtoothTask(keras_hub.models.Task):
                 number of outputs or classes is given, the head starts untrained.
 
         Returns:
-            The task, compiled with its defaults.
+            The task, compiled with its defaults unless `compile=False` is given.
 
         Raises:
             FileNotFoundError: if there is no such preset, or a file is missing.
