@@ -8,10 +8,12 @@ derivatives do:
 * Automatic differentiation of a triangle makes two sums over the batch for its peak,
   one per side. `triangle` has a derivative in which they are one.
 * XLA on CPUs makes a loop for every sum, which computes the function again and writes
-  its terms to memory first. A released layer has dozens of sums. Here they are one
-  reduction of many operands, which is one loop, without memory. It does one number at a
-  time, so the fewer sums of a constrained layer are faster as several loops, block by
-  block of the batch, so that the terms of one block at a time are in memory.
+  its terms to memory first. Constrained layers have few sums: here they are taken block
+  by block of the batch, so that the terms of one block at a time are in memory.
+* Released layers have dozens of sums. On few cores `backend/relu_network_gradients.py` has
+  their gradients, by hand and in small blocks. These run on one core. On many cores, the
+  sums are a reduction of many operands: one loop, which does one number at a time, but
+  which all cores share.
 * TensorFlow builds the operations of every layer in Python, which takes longer than to
   compile them. Here it does so once for all layers of the same shapes.
 * XLA on GPUs makes two sums in one kernel, and dozens of kernels for a released
@@ -28,6 +30,7 @@ plain formulas. Only `keras_sawtooth.backend` imports a backend: Keras has
 `ops.custom_gradient`, but its result has no forward mode on JAX and no `vmap` on torch.
 """
 
+import functools
 import math
 
 import keras
@@ -36,6 +39,7 @@ from keras import ops
 from keras_sawtooth import relu_network as plain_relu_network
 from keras_sawtooth import sawtooth as plain_sawtooth
 from keras_sawtooth.backend import current as backend
+from keras_sawtooth.backend.relu_network_gradients import gradients_in_blocks
 
 # An input is cut into so many blocks, or fewer where blocks would have less elements
 # and their loops would cost more to start than they save.
@@ -70,7 +74,9 @@ def relu_network(z, blocks, slopes, domain):
         # Other derivatives need a loop over the layers. Unrolled, XLA writes them out
         # once for every path through the network.
         twin = _relu_network_on(domain, backend.loop) if depth > 1 else function
-        function = backend.summed_in_one_loop(function, twin)
+        # At depth 1 there is too little to do in a block.
+        gradients = _gradients(domain, in_blocks=depth > 1 and backend.on_few_cores())
+        function = backend.with_gradients(function, twin, gradients)
     else:
         function = backend.in_row_blocks(function, 1)
     return function(z, slopes, *blocks)
@@ -95,6 +101,14 @@ def _relu_network_on(domain, fold):
         return ops.cast(y, z.dtype)
 
     return function
+
+
+@backend.cached
+def _gradients(domain, in_blocks):
+    if in_blocks:
+        return functools.partial(gradients_in_blocks, domain)
+    function = _relu_network_on(domain, plain_relu_network.unrolled)
+    return functools.partial(backend.gradients_in_one_loop, function)
 
 
 def number_of_blocks(shape):

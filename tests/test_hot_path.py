@@ -18,13 +18,15 @@ from keras import ops
 from keras_sawtooth import hot_path
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import common
+from keras_sawtooth.backend import relu_network_gradients
 
 DOMAIN = (-2.0, 2.0)
 KINDS = [("constrained", 3), ("released", 3)]
-# Only constrained layers are cut into blocks, and only by XLA.
+# Only XLA takes blocks.
 CASES = [(*kind, False) for kind in KINDS]
 if keras.backend.backend() != "torch":
-    CASES.append(("constrained", 3, True))
+    CASES += [(*kind, True) for kind in KINDS]
 
 
 def example(phase, depth, shape, seed=0, peaks=None):
@@ -99,6 +101,7 @@ def assert_close(found, expected, rtol):
 def cut_small_inputs(monkeypatch):
     monkeypatch.setattr(hot_path, "SMALLEST_BLOCK", 1)
     monkeypatch.setattr(hot_path.backend, "SMALLEST_ROWS", 1, raising=False)
+    monkeypatch.setattr(common, "FEW_CORES", float("inf"))
 
 
 each_kind = pytest.mark.parametrize("phase, depth", KINDS)
@@ -106,9 +109,11 @@ each_kind = pytest.mark.parametrize("phase, depth", KINDS)
 
 @pytest.fixture
 def blocks(request, monkeypatch):
-    """Whether small inputs are cut into blocks, or taken whole, as they are."""
+    """Whether small inputs are cut into blocks, or taken whole."""
     if request.param:
         cut_small_inputs(monkeypatch)
+    else:
+        monkeypatch.setattr(common, "FEW_CORES", 0)
 
 
 each_case = pytest.mark.parametrize("phase, depth, blocks", CASES, indirect=["blocks"])
@@ -122,6 +127,7 @@ each_case = pytest.mark.parametrize("phase, depth, blocks", CASES, indirect=["bl
         ("constrained", 6, True),
         ("released", 1, False),
         ("released", 6, False),
+        ("released", 6, True),
     ],
     indirect=["blocks"],
 )
@@ -241,6 +247,36 @@ def test_vectorized_over_another_axis(phase, depth, blocks):
     found = to_numpy(vectorized(lambda z: fast(z, *float32_tensors(parameters)), z))
     expected = to_numpy(plain(*float32_tensors([z, *parameters])))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="for XLA")
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (0, 3),
+        (1, 3),
+        # Several rows in one, and a last block that is not full.
+        (700, 3),
+        # Several parts of the sum.
+        (2, 49, 300),
+    ],
+)
+@pytest.mark.parametrize("bends", [1, 3])
+def test_gradients_by_hand(depth, shape, bends, monkeypatch):
+    monkeypatch.setattr(relu_network_gradients, "LONGEST_SUM", 5)
+    (z, slopes, *blocks), _, plain = example("released", depth, shape)
+    arrays = [z, slopes[:bends], *blocks]
+    # At both ends of the domain derivatives are those of the outside.
+    arrays[0].flat[:2] = DOMAIN
+    dy = np.random.default_rng(1).normal(size=shape)
+    by_hand = compiled(
+        lambda *tensors: relu_network_gradients.gradients_in_blocks(DOMAIN, *tensors)
+    )
+    found = by_hand(*float32_tensors([*arrays, dy]))
+    expected = gradients(weighted_sum(plain, dy), arrays)
+    for a, b in zip(found, expected, strict=True):
+        assert_close(to_numpy(a), b, 2e-5)
 
 
 @pytest.mark.long

@@ -13,7 +13,8 @@ import programs
 import pytest
 
 import keras_sawtooth as ks
-from keras_sawtooth import relu_network as plain_relu_network
+from keras_sawtooth import hot_path
+from keras_sawtooth.backend import common
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="reads programs of XLA"
@@ -59,7 +60,8 @@ def test_the_gradient_keeps_the_pre_activation_alone(temporaries, kind):
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads a JAX program")
 @pytest.mark.parametrize("depth", [3, 8])
-def test_gradients_of_a_released_layer_are_summed_in_one_loop(depth):
+def test_on_many_cores_a_released_layer_sums_in_one_loop(depth, monkeypatch):
+    monkeypatch.setattr(common, "FEW_CORES", 0)
     layer = ks.SawtoothDense(64, depth=depth, constrained=False)
     layer.build((None, 64))
     text = programs.gradient_text(layer, (1024, 64))
@@ -70,6 +72,18 @@ def test_gradients_of_a_released_layer_are_summed_in_one_loop(depth):
     shapes = [re.search(r" = f32\[([\d,]+)\]", line) for line in loops]
     sizes = [math.prod(map(int, shape[1].split(","))) for shape in shapes if shape]
     assert sizes.count(1024 * 64) == 1 and max(sizes) == 1024 * 64
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads a JAX program")
+@pytest.mark.parametrize("depth", [3, 8])
+def test_on_few_cores_a_released_layer_keeps_two_tensors_per_layer(depth, monkeypatch):
+    """Neurons and their gradients: what XLA computes again makes the loops longer."""
+    monkeypatch.setattr(common, "FEW_CORES", float("inf"))
+    layer = ks.SawtoothDense(256, depth=depth, constrained=False)
+    layer.build((None, 64))
+    text = programs.gradient_text(layer, (1024, 64))
+    kept = re.findall(r" = f32\[4,8,256\]\S* fusion\(", text)
+    assert len(kept) == 2 * depth
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
@@ -87,12 +101,14 @@ def test_no_variable_is_weakly_typed():
 def test_released_layers_of_the_same_shapes_are_traced_once(monkeypatch, jit_compile):
     """Tracing takes longer than compiling, and most models repeat a layer."""
     traced = []
-    network = plain_relu_network.relu_network
-    monkeypatch.setattr(
-        plain_relu_network,
-        "relu_network",
-        lambda *args: traced.append(args) or network(*args),
-    )
+
+    def counted(function):
+        return lambda *args: traced.append(args) or function(*args)
+
+    network = hot_path.plain_relu_network
+    monkeypatch.setattr(network, "relu_network", counted(network.relu_network))
+    by_hand = counted(hot_path.gradients_in_blocks)
+    monkeypatch.setattr(hot_path, "gradients_in_blocks", by_hand)
     # Nothing else in these tests has this domain.
     arguments = {"domain": (-1, 1.5 + jit_compile), "constrained": False}
     layers = [ks.SawtoothDense(4, **arguments) for _ in range(3)]

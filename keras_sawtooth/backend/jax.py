@@ -7,6 +7,7 @@ import jax
 import keras
 
 from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import common
 from keras_sawtooth.backend import jax_gpu_kernels
 from keras_sawtooth.backend import jax_gradients
 from keras_sawtooth.backend.common import triangle_slope
@@ -22,6 +23,12 @@ compiled_on_jax = functools.cache(jax.jit)
 def xla_on_cpu():
     return jax_gpu_kernels.platform() == "cpu"
 
+
+def on_few_cores():
+    return jax.device_count() == 1 and common.on_few_cores()
+
+
+gradients_in_one_loop = jax_gradients.gradients_in_one_loop
 
 init_scope = contextlib.nullcontext
 
@@ -82,16 +89,15 @@ def in_row_blocks(function, number):
     return whole
 
 
-def summed_in_one_loop(function, twin):
+def with_gradients(function, twin, gradients):
     # What is the same on all devices of a mesh has gradients that are summed over them,
     # which a primitive of our own does not tell JAX. JAX 0.5 has none of this.
     mesh = getattr(jax.sharding, "get_abstract_mesh", None)
     if mesh is not None and not mesh().empty:
         return twin
-    return _summed_in_one_loop(function, twin)
+    return _with_gradients(function, twin, gradients)
 
 
 @functools.cache
-def _summed_in_one_loop(function, twin):
-    gradients = functools.partial(jax_gradients.gradients_in_one_loop, function)
+def _with_gradients(function, twin, gradients):
     return jax_gradients.with_gradients(twin, function, jax.jit(gradients))

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_sawtooth import sawtooth
 from keras_sawtooth.backend import parameter_rows
 from keras_sawtooth.backend.common import LONGEST_SUM
+from keras_sawtooth.backend.common import on_few_cores
 from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
@@ -16,6 +17,7 @@ SMALLEST_ROWS = 64
 
 cached = functools.cache
 compiled_on_jax = unchanged
+on_few_cores = on_few_cores
 
 
 def xla_on_cpu():
@@ -68,17 +70,17 @@ def _vjp(function, arguments, dy):
 
 
 def in_row_blocks(function, number):
-    if tf.executing_eagerly():
-        return function
-    return _with_gradients(function, function, _gradients_in_row_blocks, number)
-
-
-def summed_in_one_loop(function, twin):
-    return _with_gradients(function, twin, _gradients_in_one_loop)
+    return function if tf.executing_eagerly() else _in_row_blocks(function, number)
 
 
 @functools.cache
-def _with_gradients(function, twin, gradients, *static):
+def _in_row_blocks(function, number):
+    gradients = functools.partial(_gradients_in_row_blocks, function, number)
+    return with_gradients(function, function, gradients)
+
+
+@functools.cache
+def with_gradients(function, twin, gradients):
     """`function` with gradients from elsewhere, and other derivatives of `twin`.
 
     Both are traced once for all layers of the same shapes: tracing takes most of the
@@ -86,9 +88,7 @@ def _with_gradients(function, twin, gradients, *static):
     function only once if there are custom gradients in it.
     """
     values = tf.function(function, autograph=False)
-    gradients = tf.function(
-        functools.partial(gradients, function, *static), autograph=False
-    )
+    gradients = tf.function(gradients, autograph=False)
 
     @tf.custom_gradient
     def whole(*arguments):
@@ -127,7 +127,7 @@ def _gradients_in_row_blocks(function, number, z, *parameters_and_dy):
     return tf.reshape(dz.stack(), z.shape), *sums
 
 
-def _gradients_in_one_loop(function, z, *parameters_and_dy):
+def gradients_in_one_loop(function, z, *parameters_and_dy):
     """As `gradients_in_one_loop` of JAX; for programs that XLA compiles."""
     # Which is not public.
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
