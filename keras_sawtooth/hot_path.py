@@ -10,8 +10,8 @@ derivatives do:
 * XLA on CPUs makes a loop for every sum, which computes the function again and writes
   its terms to memory first. Constrained layers have few sums: here they are taken block
   by block of the batch, so that the terms of one block at a time are in memory.
-* Released layers have dozens of sums. On few cores `backend/relu_network_gradients.py` has
-  their gradients, by hand and in small blocks. These run on one core. On many cores, the
+* Released layers have dozens of sums. On few cores, their gradients are written by
+  hand, in small blocks on one core (`backend/relu_network_gradients.py`). On many, the
   sums are a reduction of many operands: one loop, which does one number at a time, but
   which all cores share.
 * TensorFlow builds the operations of every layer in Python, which takes longer than to

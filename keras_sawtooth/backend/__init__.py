@@ -17,9 +17,10 @@ and where these say that they are of use
 
 * `SMALLEST_ROWS`: how many rows a block has at least;
 * `with_gradients(function, twin, gradients)`: `function` with what
-  `gradients(*arguments, dy)` returns, and other derivatives of `twin`, an equal function;
-* `gradients_in_one_loop(function, *arguments_and_dy)`: gradients of `function`, with all
-  their sums over the batch in one loop, which all cores share;
+  `gradients(*arguments, dy)` returns, and other derivatives of `twin`, an equal
+  function;
+* `gradients_in_one_loop(function, *arguments_and_dy)`: gradients of `function`, with
+  all their sums over the batch in one loop, which all cores share;
 * `on_few_cores()`: whether a faster loop on one core is the better one;
 * `loop(hidden, kernel, bias)`: `relu_network.unrolled` as a loop over the layers;
 * `fused(function, name, domain)`: `function`, the `"sawtooth"` or `"relu_network"` on a
