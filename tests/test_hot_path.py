@@ -166,8 +166,8 @@ def test_half_precision_inputs(phase, depth, blocks):
         assert_close(a, b, 2e-5)
 
 
-@each_kind
-def test_long_sums_keep_their_digits(phase, depth):
+@each_case
+def test_long_sums_keep_their_digits(phase, depth, blocks):
     """Of 65,541 rows; one loop over all of them would be off by 5e-4."""
     (z, *parameters), fast, plain = example(phase, depth, (2**16 + 5, 2))
     _, *found = gradients(weighted_sum(fast, 1.0), [z, *parameters], compiled=True)
@@ -179,8 +179,8 @@ def test_long_sums_keep_their_digits(phase, depth):
         assert_close(a, np.sum(terms, axis=0), 1e-4)
 
 
-@each_kind
-def test_large_inputs_as_they_are(phase, depth):
+@each_case
+def test_large_inputs(phase, depth, blocks):
     arrays, fast, plain = example(phase, depth, (1024, 256))
     # Of so many neurons some are zero up to rounding, which differs by compiler.
     assert_same(arrays, fast, plain, rtol=1e-4, compile_plain=True)
@@ -250,7 +250,7 @@ def test_vectorized_over_another_axis(phase, depth, blocks):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="for XLA")
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("depth", [2, 4])
 @pytest.mark.parametrize(
     "shape",
     [
@@ -310,8 +310,8 @@ def rng_between(low, high, shape):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
-@each_kind
-def test_compiled_jacobians(phase, depth):
+@each_case
+def test_compiled_jacobians(phase, depth, blocks):
     import tensorflow as tf
 
     arrays, fast, plain = example(phase, depth, (5, 4))
@@ -333,8 +333,8 @@ def test_compiled_jacobians(phase, depth):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
-@each_kind
-def test_vmap_of_gradients(phase, depth):
+@each_case
+def test_vmap_of_gradients(phase, depth, blocks):
     import jax
 
     (z, *parameters), fast, plain = example(phase, depth, (3, 8, 4))
@@ -350,22 +350,21 @@ def test_vmap_of_gradients(phase, depth):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
-@each_kind
-def test_unknown_sizes_of_jax_export(phase, depth):
+@each_case
+def test_unknown_sizes_of_jax_export(phase, depth, blocks):
     import jax
 
     (z, *parameters), fast, _ = example(phase, depth, (6, 4))
     (batch,) = jax.export.symbolic_shape("batch")
     shapes = [(batch, 4), *(p.shape for p in parameters)]
     arguments = [jax.ShapeDtypeStruct(s, "float32") for s in shapes]
-    exported = jax.export.export(jax.jit(fast))(*arguments)
     tensors = float32_tensors([z, *parameters])
-    np.testing.assert_allclose(
-        to_numpy(exported.call(*tensors)),
-        to_numpy(fast(*tensors)),
-        rtol=1e-5,
-        atol=1e-5,
-    )
+    of_all = jax.grad(weighted_sum(fast, 1.0), argnums=range(len(tensors)))
+    for function in (fast, of_all):
+        found = jax.export.export(jax.jit(function))(*arguments).call(*tensors)
+        expected = function(*tensors)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert_close(to_numpy(a), to_numpy(b), 1e-5)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")

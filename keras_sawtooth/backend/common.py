@@ -11,20 +11,20 @@ MOST_PARAMETERS = 96
 # A sum in a loop loses a digit with every tenfold of its length. By itself XLA takes
 # long sums apart, but no reductions of many operands.
 LONGEST_SUM = 256
-# A loop over blocks of rows runs on one core, where it is 2 to 3 times as fast as the
-# loop over all rows of a channel. XLA shares that one among any number of cores.
-FEW_CORES = 4
-
-
-def on_few_cores():
-    """Whether this process has so few cores that it is faster on one of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) <= FEW_CORES
-    return (os.cpu_count() or 1) <= FEW_CORES
+# Measured on one and two cores. A loop over blocks of rows runs on one core, and all
+# cores share the one loop of all sums, which does three times the work.
+FEW_CORES = 2
 
 
 def unchanged(function):
     return function
+
+
+def on_few_cores():
+    """Whether this process has so few cores that a loop on one of them is faster."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) <= FEW_CORES
+    return (os.cpu_count() or 1) <= FEW_CORES
 
 
 def triangle_slope(w, peak):

@@ -25,6 +25,7 @@ def xla_on_cpu():
 
 
 def on_few_cores():
+    # A loop over rows cannot be split over devices.
     return jax.device_count() == 1 and common.on_few_cores()
 
 

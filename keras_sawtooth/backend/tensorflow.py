@@ -5,9 +5,9 @@ import functools
 import tensorflow as tf
 
 from keras_sawtooth import sawtooth
+from keras_sawtooth.backend import common
 from keras_sawtooth.backend import parameter_rows
 from keras_sawtooth.backend.common import LONGEST_SUM
-from keras_sawtooth.backend.common import on_few_cores
 from keras_sawtooth.backend.common import triangle_slope
 from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
@@ -17,7 +17,7 @@ SMALLEST_ROWS = 64
 
 cached = functools.cache
 compiled_on_jax = unchanged
-on_few_cores = on_few_cores
+on_few_cores = common.on_few_cores
 
 
 def xla_on_cpu():
