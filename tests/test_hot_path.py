@@ -258,13 +258,14 @@ def test_vectorized_over_another_axis(phase, depth, blocks):
         (1, 3),
         # Several rows in one, and a last block that is not full.
         (700, 3),
-        # Several parts of the sum.
-        (2, 49, 300),
+        # Several parts of the sum. Few neurons, or some are zero up to rounding.
+        (2, 49, 30),
     ],
 )
 @pytest.mark.parametrize("bends", [1, 3])
 def test_gradients_by_hand(depth, shape, bends, monkeypatch):
     monkeypatch.setattr(relu_network_gradients, "LONGEST_SUM", 5)
+    monkeypatch.setattr(relu_network_gradients, "NARROWEST", 24)
     (z, slopes, *blocks), _, plain = example("released", depth, shape)
     arrays = [z, slopes[:bends], *blocks]
     # At both ends of the domain derivatives are those of the outside.
