@@ -20,6 +20,7 @@ from keras_sawtooth.training.optimizer_state import copy_optimizer
 from keras_sawtooth.training.optimizer_state import slot_value
 from keras_sawtooth.training.second_moments import PROTECTED_STEPS
 from keras_sawtooth.training.second_moments import SENSITIVITY
+from keras_sawtooth.training.second_moments import second_moment_decay
 
 pytestmark = pytest.mark.workflow("optimizers")
 
@@ -311,6 +312,20 @@ def test_muon_orthogonalises_matrices_only():
         if slot_array(model.optimizer, v, "velocity") is not None
     }
     assert with_adam == {"slope", "relu_kernel", "relu_bias"}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.Adam(beta_2=0.9),
+        keras.optimizers.Muon(adam_beta_2=0.9),
+        keras.optimizers.RMSprop(rho=0.9),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(beta_2=0.9)),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_decay_is_that_of_the_optimizer(optimizer):
+    assert second_moment_decay(optimizer) == 0.9
 
 
 @pytest.mark.parametrize("beta_2", [0.999, 0.99, 0.5])

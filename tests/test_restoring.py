@@ -104,6 +104,17 @@ def test_set_weights_follows_both_ways(phase):
     assert np.isfinite(target.get_weights()[0]).all()
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_set_weights_is_done_when_it_warns(phase):
+    target, source = (trained(plain, p) for p in (phase, *set(PHASES) - {phase}))
+    ks.ReleaseConstraints(epoch=0).set_model(target)
+    with pytest.raises(UserWarning, match="of the other phase"):
+        # Warnings are errors in tests.
+        target.set_weights(source.get_weights())
+    x, _ = data()
+    np.testing.assert_allclose(to_numpy(target(x)), to_numpy(source(x)), atol=1e-6)
+
+
 def test_phases_may_change_in_both_directions():
     first, second = trained(plain, "released"), trained(plain, "released")
     weights = first.get_weights()

@@ -42,7 +42,7 @@ def starting_velocities(optimizer, layer, gone, fresh):
         return []
     factor = (SENSITIVITY * layer.relu_rate) ** 2
     largest = largest / factor if layer.constrained else largest * factor
-    decay = (1 - _second_moment_decay(optimizer)) * PROTECTED_STEPS
+    decay = (1 - second_moment_decay(optimizer)) * PROTECTED_STEPS
     velocities = []
     for variable in fresh:
         estimate = largest
@@ -64,8 +64,11 @@ def _largest_velocity(optimizer, gone):
     return ops.max(ops.concatenate(known), axis=0) if known else None
 
 
-def _second_moment_decay(optimizer):
+def second_moment_decay(optimizer):
     """What is left of second moments after a step: Adam's `beta_2`, RMSprop's `rho`."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    # Of a `MultiOptimizer` there may be several.
-    return getattr(optimizer, "beta_2", getattr(optimizer, "rho", 0.999))
+    # The second name is that of `Muon`. Of a `MultiOptimizer` there may be several.
+    for name in ("beta_2", "adam_beta_2", "rho"):
+        if hasattr(optimizer, name):
+            return getattr(optimizer, name)
+    return 0.999

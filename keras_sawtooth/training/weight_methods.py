@@ -1,4 +1,4 @@
-"""What stands in for `model.load_weights` and `model.set_weights` in `fit`."""
+"""Replacements for `model.load_weights` and `model.set_weights` that follow phases."""
 
 import types
 import warnings
@@ -27,7 +27,7 @@ def set_weights(model, weights):
     """Set the weights of a model from a list, of either phase.
 
     Does what `model.set_weights` does; layers whose weights in the list are of the
-    other phase are released or constrained first, and a warning says so.
+    other phase are released or constrained first, and a warning says so at the end.
 
     Args:
         model: a built `keras.Model`.
@@ -39,20 +39,22 @@ def set_weights(model, weights):
     layers = _layers_of_other_phase(model, weights)
     if layers:
         change_phase(model, layers)
-        phases = [
-            f"{layer.path!r} is {'constrained' if layer.constrained else 'released'}"
-            for layer in layers
-        ]
-        warnings.warn(
-            f"The weights to be set are of the other phase. In {model.name!r}, "
-            f"{', '.join(phases)} now.",
-            stacklevel=2,
-        )
     type(model).set_weights(model, weights)
     changed = [v for layer in layers for v in layer.trainable_variables]
     for trainer in compiled_models(model):
         if trainer.optimizer is not None:
             start_value_slots(trainer.optimizer, changed)
+    if layers:
+        phases = [
+            f"{layer.path!r} is {'constrained' if layer.constrained else 'released'}"
+            for layer in layers
+        ]
+        # Last: a warning may be an error.
+        warnings.warn(
+            f"The weights that were set are of the other phase. In {model.name!r}, "
+            f"{', '.join(phases)} now.",
+            stacklevel=2,
+        )
 
 
 def _layers_of_other_phase(model, weights):
