@@ -12,6 +12,7 @@ from keras import ops
 from keras_sawtooth import relu_network
 from keras_sawtooth import sawtooth
 from keras_sawtooth.backend import current as backend
+from keras_sawtooth.variable_shapes import VARIABLES
 
 
 def change_phase(layer):
@@ -43,7 +44,6 @@ def add_constrained_variables(layer):
     if layer.scale_mode == "free":
         initializer = _free_scales_initializer(layer, layer.peak_logits)
     add_variable(layer, "amplitude", initializer)
-    layer.tail_slopes = None
     if layer.tail_mode == "free":
         add_variable(layer, "tail_slopes", layer.tail_initializer)
 
@@ -53,48 +53,40 @@ def _free_scales_initializer(layer, peak_logits):
 
     def initial_value(shape, dtype=None):
         amplitude = layer.amplitude_initializer(shape[1:], dtype=dtype)
-        scales = sawtooth.tied_scales(
-            layer._evaluated(amplitude), layer._peaks(peak_logits)
+        logits, amplitude = (
+            ops.cast(x, layer.evaluated_dtype) for x in (peak_logits, amplitude)
         )
-        return ops.cast(scales, dtype)
+        peaks = sawtooth.peaks_from_logits(logits, layer.margin)
+        return ops.cast(sawtooth.tied_scales(amplitude, peaks), dtype)
 
     return initial_value
 
 
 def add_relu_variables(layer):
     """Put variables of the released phase in the place of the constrained ones."""
-    # The initializers below may run later than this function: when a model is
-    # built symbolically, Keras gives variables their values afterwards, in
-    # the order of creation.
-    peak_logits, amplitude = layer.peak_logits, layer.amplitude
-    tail_slopes = layer.tail_slopes
+    # The initializers may run later than this function: when a model is built
+    # symbolically, Keras gives variables their values afterwards, in the order of
+    # creation.
+    stored = layer.peak_logits, layer.amplitude, layer.tail_slopes
 
-    def initializer(field):
+    def initializer(name):
         def initial_value(shape, dtype=None):
-            # JAX would compile every operation by itself.
-            blocks = backend.compiled_on_jax(relu_network.relu_blocks)(
-                *layer._peaks_and_scales(peak_logits, amplitude)
-            )
-            return ops.cast(getattr(blocks, field) / layer._relu_unit(field), dtype)
+            peaks, scales, slopes = layer.sawtooth_parameters(stored)
+            if name == "relu_tail_slopes":
+                value = slopes[1:] / layer.relu_rate
+            else:
+                field = name.removeprefix("relu_")
+                # JAX would compile every operation by itself.
+                blocks = backend.compiled_on_jax(relu_network.relu_blocks)
+                value = getattr(blocks(peaks, scales), field) / layer.relu_unit(field)
+            return ops.cast(value, dtype)
 
         return initial_value
 
-    expected = layer.variable_shapes(constrained=False)
-    for field in relu_network.ReluBlocks._fields:
-        name = f"relu_{field}"
-        setattr(layer, name, None)
-        if name in expected:
-            add_variable(layer, name, initializer(field))
-    layer.relu_tail_slopes = None
-    if tail_slopes is not None:
-
-        def initial_tails(shape, dtype=None):
-            peaks, scales = layer._peaks_and_scales(peak_logits, amplitude)
-            tails = layer._tails(peaks, scales, tail_slopes)
-            return ops.cast(tails / layer.relu_rate, dtype)
-
-        add_variable(layer, "relu_tail_slopes", initial_tails)
-    _forget(layer, [v for v in (peak_logits, amplitude, tail_slopes) if v is not None])
+    for name in layer.variable_shapes(constrained=False):
+        if name != "slope":
+            add_variable(layer, name, initializer(name))
+    _forget(layer, [v for v in stored if v is not None])
 
 
 def add_variable(layer, name, initializer):
@@ -124,15 +116,14 @@ def take_back(layer, variables, constrained):
 
     `variables` are the weights from before it, and `constrained` is the phase.
     """
-    names = {*layer.variable_shapes(True), *layer.variable_shapes(False)}
     with _unlocked(layer):
         for variable in own_variables(layer):
             layer._untrack_variable(variable)
-        for name in names:
+        for name in VARIABLES:
             setattr(layer, name, None)
         for variable in variables:
             _track_again(layer, variable)
-            if variable.name in names:
+            if variable.name in VARIABLES:
                 setattr(layer, variable.name, variable)
     layer.constrained = constrained
 
@@ -140,6 +131,7 @@ def take_back(layer, variables, constrained):
 def own_variables(layer):
     """The variables of a layer itself, also those that a subclass has added."""
     own = {}
+    # Keras' public way to them: `weights` has those of layers inside, too.
     keras.layers.Layer.save_own_variables(layer, own)
     return list(own.values())
 

@@ -41,7 +41,7 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
         ) from error
 
     if channels is None:
-        channels = range(min(4, region_constraint_of(layer).slope.shape[0]))
+        channels = range(min(4, region_constraint_of(layer).channels))
     channels = np.ravel(channels).tolist()
     if not channels:
         raise ValueError(f"Name a channel to draw. Received: channels={channels}")

@@ -16,6 +16,7 @@ from keras_sawtooth.backend import current as backend
 from keras_sawtooth.initializers import RandomPeaks
 from keras_sawtooth.initializers import RandomSign
 from keras_sawtooth.saving import phase_files
+from keras_sawtooth.variable_shapes import VARIABLES
 from keras_sawtooth.variable_shapes import relu_shapes
 from keras_sawtooth.variable_shapes import variable_shapes
 
@@ -150,7 +151,7 @@ class RegionConstraint(keras.layers.Layer):
             )
         super().__init__(**kwargs)
         self.depth = check_integer("depth", depth, 1, MAX_DEPTH)
-        self.domain = check_domain(domain, self._evaluated_dtype)
+        self.domain = check_domain(domain, self.evaluated_dtype)
         if self.dtype_policy.quantization_mode is not None:
             raise ValueError(
                 "`RegionConstraint` has no products that could be quantized. "
@@ -196,6 +197,9 @@ class RegionConstraint(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
+        self.channels = channels
+        for name in VARIABLES:
+            setattr(self, name, None)
         with backend.init_scope():
             layer_phase.add_constrained_variables(self)
             layer_phase.add_variable(self, "slope", self.slope_initializer)
@@ -215,7 +219,7 @@ class RegionConstraint(keras.layers.Layer):
             )
         z = inputs if dtype == self.compute_dtype else self._evaluated(inputs)
         if self.constrained:
-            outputs = hot_path.sawtooth(z, *self._sawtooth_parameters(), self.domain)
+            outputs = hot_path.sawtooth(z, *self.sawtooth_parameters(), self.domain)
         else:
             blocks, slopes = self.relu_blocks, self.slopes
             outputs = hot_path.relu_network(z, blocks, slopes, self.domain)
@@ -229,7 +233,7 @@ class RegionConstraint(keras.layers.Layer):
             RuntimeError: if the layer is not built, or was released.
         """
         self._check_phase("peaks", constrained=True)
-        return self._peaks(self.peak_logits)
+        return self.sawtooth_parameters()[0]
 
     @property
     def scales(self):
@@ -239,7 +243,7 @@ class RegionConstraint(keras.layers.Layer):
             RuntimeError: if the layer is not built, or was released.
         """
         self._check_phase("scales", constrained=True)
-        return self._peaks_and_scales(self.peak_logits, self.amplitude)[1]
+        return self.sawtooth_parameters()[1]
 
     @property
     def slopes(self):
@@ -252,36 +256,37 @@ class RegionConstraint(keras.layers.Layer):
         """
         self._check_built("slopes")
         if self.constrained:
-            return self._sawtooth_parameters()[-1]
-        slopes = [self._evaluated(self.slope)[None]]
-        if self.tail_mode == "free":
-            slopes.append(self._evaluated(self.relu_tail_slopes) * self.relu_rate)
-        return ops.concatenate(slopes)
+            return self.sawtooth_parameters()[2]
+        if self.tail_mode == "line":
+            return self._slopes()
+        return self._slopes(self._evaluated(self.relu_tail_slopes) * self.relu_rate)
 
-    def _sawtooth_parameters(self):
-        """The current peaks, scales and slopes."""
-        peaks, scales = self._peaks_and_scales(self.peak_logits, self.amplitude)
-        slopes = [self._evaluated(self.slope)[None]]
-        if self.tail_mode == "free":
-            slopes.append(self._tails(peaks, scales, self.tail_slopes))
-        return peaks, scales, ops.concatenate(slopes)
+    def sawtooth_parameters(self, stored=None):
+        """The parameters of `sawtooth.sawtooth`, from the constrained variables.
 
-    def _tails(self, peaks, scales, tail_slopes):
+        Args:
+            stored: tuple of `peak_logits`, `amplitude` and `tail_slopes`. Defaults to
+                the variables of the layer, which a release takes from it.
+
+        Returns:
+            Tuple of the tensors `peaks`, `scales` and `slopes`.
+        """
+        stored = stored or (self.peak_logits, self.amplitude, self.tail_slopes)
+        peak_logits, amplitude, tail_slopes = stored
+        logits, scales = self._evaluated(peak_logits), self._evaluated(amplitude)
+        peaks = sawtooth.peaks_from_logits(logits, self.margin)
+        if self.scale_mode == "tied":
+            scales = sawtooth.tied_scales(scales, peaks)
+        if self.tail_mode == "line":
+            return peaks, scales, self._slopes()
         # Of tied scales also where they are free: one optimizer step of free ones could
         # change the slope of a tail by about `2 ** depth` times the length of the step.
         # Both start at the same values.
         tails = sawtooth.continuing_tails(scales[0], peaks, self.domain)
-        return tails + self._evaluated(tail_slopes)
+        return peaks, scales, self._slopes(tails + self._evaluated(tail_slopes))
 
-    def _peaks(self, peak_logits):
-        return sawtooth.peaks_from_logits(self._evaluated(peak_logits), self.margin)
-
-    def _peaks_and_scales(self, peak_logits, amplitude):
-        peaks = self._peaks(peak_logits)
-        scales = self._evaluated(amplitude)
-        if self.scale_mode == "tied":
-            scales = sawtooth.tied_scales(scales, peaks)
-        return peaks, scales
+    def _slopes(self, *tails):
+        return ops.concatenate([self._evaluated(self.slope)[None], *tails])
 
     @property
     def relu_blocks(self):
@@ -295,13 +300,16 @@ class RegionConstraint(keras.layers.Layer):
         for field in relu_network.ReluBlocks._fields:
             variable = getattr(self, f"relu_{field}")
             if variable is None:
-                shapes = relu_shapes(self.depth, self.input_spec.axes[-1])
+                shapes = relu_shapes(self.depth, self.channels)
                 variable = ops.zeros(shapes[f"relu_{field}"])
-            blocks[field] = self._evaluated(variable) * self._relu_unit(field)
+            blocks[field] = self._evaluated(variable) * self.relu_unit(field)
         return relu_network.ReluBlocks(**blocks)
 
-    def _relu_unit(self, field):
-        """What the stored weights of a field of `ReluBlocks` are multiplied by."""
+    def relu_unit(self, field):
+        """The unit in which the weights of a field of `relu_blocks` are stored.
+
+        Float, or for `"bias"` a tensor `(depth - 1, 1, 1)`.
+        """
         if field != "bias":
             return self.relu_rate
         # Neurons shrink by about 4 from layer to layer, and the steps of Adam do not:
@@ -312,9 +320,8 @@ class RegionConstraint(keras.layers.Layer):
 
     def variable_shapes(self, constrained):
         """Shapes of the variables in a phase, see `variable_shapes.variable_shapes`."""
-        channels = self.input_spec.axes[-1]
         return variable_shapes(
-            constrained, self.depth, channels, self.scale_mode, self.tail_mode
+            constrained, self.depth, self.channels, self.scale_mode, self.tail_mode
         )
 
     def release(self):
@@ -355,10 +362,11 @@ class RegionConstraint(keras.layers.Layer):
 
     def _evaluated(self, value):
         """`value` as a tensor of the dtype in which the waves are evaluated."""
-        return ops.cast(value, self._evaluated_dtype)
+        return ops.cast(value, self.evaluated_dtype)
 
     @property
-    def _evaluated_dtype(self):
+    def evaluated_dtype(self):
+        """Dtype in which the function is evaluated: float32, under float64 float64."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def _check_built(self, attribute):

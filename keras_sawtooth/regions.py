@@ -63,8 +63,7 @@ def linear_regions(layer, channel=0, interval=None):
         - [Milkert et al., 2025](https://arxiv.org/abs/2311.18022), section 3.
     """
     layer = region_constraint_of(layer)
-    channels = layer.slope.shape[0]
-    channel = check_integer("channel", channel, -channels, channels - 1)
+    channel = check_integer("channel", channel, -layer.channels, layer.channels - 1)
     low, high = layer.domain
     left, right = (
         layer.domain if interval is None else check_interval("interval", interval)
@@ -141,8 +140,10 @@ def count_linear_regions(layer):
         jumps = parameters[-1] != 0
         return 1 + (1 << np.arange(layer.depth)) @ jumps
     narrowest = _narrowest_piece(layer)
-    channels = np.arange(layer.slope.shape[0])
-    pieces = [relu_pieces([p[..., c] for p in parameters], narrowest) for c in channels]
+    pieces = [
+        relu_pieces([p[..., channel] for p in parameters], narrowest)
+        for channel in range(layer.channels)
+    ]
     return np.array([len(slopes) for _, slopes, _ in pieces])
 
 

@@ -24,7 +24,7 @@ def standard_network(region, inputs, name):
     Reference:
         - Milkert et al., 2025, section 3.2.
     """
-    dtype = region._evaluated_dtype
+    dtype = region.evaluated_dtype
     blocks = _blocks(region)
     # For more than one axis `...`, Keras reverses their sizes in the output's shape.
     between = tuple(inputs.shape[1:-1]) if len(inputs.shape) > 3 else ()

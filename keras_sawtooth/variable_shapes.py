@@ -1,5 +1,19 @@
 """Names and shapes of the variables of a `RegionConstraint`."""
 
+# Of both phases; those that a layer does not have now are `None`.
+VARIABLES = (
+    "peak_logits",
+    "amplitude",
+    "tail_slopes",
+    "slope",
+    "relu_input_kernel",
+    "relu_input_bias",
+    "relu_kernel",
+    "relu_bias",
+    "relu_output_kernel",
+    "relu_tail_slopes",
+)
+
 
 def variable_shapes(constrained, depth, channels, scales="tied", tails="free"):
     """Shapes of the variables in a phase.
