@@ -333,6 +333,54 @@ def test_compiled_jacobians(phase, depth, blocks):
         assert_close(a, b, 2e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
+@pytest.mark.parametrize("recorded", ["persistent", "three_tapes", "forward_over_back"])
+@each_case
+def test_gradients_that_are_recorded(phase, depth, blocks, recorded):
+    """As for differential equations: TensorFlow may differentiate what it records."""
+    import tensorflow as tf
+
+    (z, *parameters), fast, plain = example(phase, depth, (5, 4))
+    (z, *parameters) = float32_tensors([z, *parameters])
+
+    def persistent(y):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(z)
+            first = tape.gradient(y(), z)
+        return tape.gradient(first, z)
+
+    def three_tapes(y):
+        with tf.GradientTape() as last, tf.GradientTape() as second:
+            last.watch(z)
+            second.watch(z)
+            with tf.GradientTape() as tape:
+                tape.watch(z)
+                value = y()
+            first = tape.gradient(value, z)
+            bends = second.gradient(first, z)
+        return last.gradient(bends, z)
+
+    def forward_over_back(y):
+        with tf.autodiff.ForwardAccumulator(z, tf.ones_like(z)) as accumulator:
+            with tf.GradientTape() as tape:
+                tape.watch(z)
+                value = y()
+            first = tape.gradient(value, z)
+        return accumulator.jvp(first)
+
+    def derivative(function, compiled):
+        def y():
+            return function(z, *parameters) ** 3
+
+        derive = ways[recorded]
+        return to_numpy(tf.function(lambda: derive(y), jit_compile=compiled)())
+
+    ways = {f.__name__: f for f in (persistent, three_tapes, forward_over_back)}
+    expected = derivative(plain, False)
+    assert np.abs(expected).max() > 0.1
+    assert_close(derivative(fast, True), expected, 1e-4)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX only")
 @each_case
 def test_vmap_of_gradients(phase, depth, blocks):

@@ -103,9 +103,36 @@ def with_gradients(function, twin, gradients):
 
             return _vjp(plain, arguments_and_dy, upstream)
 
-        return gradients(*arguments_and_dy), gradient
+        if _has_tangents(arguments_and_dy):
+            # Forward-mode derivatives are made here, and there is none of a loop's.
+            *arguments, dy = arguments_and_dy
+            return _vjp(function, arguments, dy), gradient
+        return _call_unrecorded(gradients, arguments_and_dy), gradient
 
     return whole
+
+
+def _has_tangents(tensors):
+    """Whether a `ForwardAccumulator` watches one of the tensors."""
+    # There is no public way to know it.
+    from tensorflow.python.eager import forwardprop_util
+
+    return bool(forwardprop_util.pack_tangents(tensors).indices)
+
+
+def _call_unrecorded(function, arguments):
+    """Call a traced function so that no tape differentiates what it holds.
+
+    With a persistent tape, or several, TensorFlow does so when the function is called,
+    also if nobody will use that derivative; and operations of XLA have none.
+    """
+    # There is no public way to stop all tapes.
+    from tensorflow.python.eager import record
+
+    # Not traced within the block: the function's own tapes would not record, either.
+    concrete = function.get_concrete_function(*arguments)
+    with record.stop_recording():
+        return concrete(*arguments)
 
 
 def _gradients_in_row_blocks(function, number, z, *parameters_and_dy):
