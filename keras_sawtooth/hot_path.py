@@ -56,8 +56,10 @@ def sawtooth(z, peaks, scales, slopes, domain):
     function, number = _sawtooth_on(domain), number_of_blocks(z.shape)
     if backend.can_fuse(z, peaks, scales, slopes):
         function = backend.fused(function, "sawtooth", domain)
-    else:
+    elif number > 1:
         function = backend.in_row_blocks(function, number)
+    else:
+        function = backend.traced_once(function)
     return function(z, peaks, scales, slopes)
 
 
@@ -67,18 +69,20 @@ def relu_network(z, blocks, slopes, domain):
     `z` may have a narrower dtype than the parameters, see `sawtooth`.
     """
     depth = blocks.kernel.shape[0] + 1
-    function = _relu_network_on(domain, plain_relu_network.unrolled)
+    function = _relu_network_on(domain, plain_relu_network.hidden_layers)
     if backend.can_fuse(z, slopes, *blocks):
         function = backend.fused(function, "relu_network", domain)
     elif backend.xla_on_cpu():
         # Other derivatives need a loop over the layers. Unrolled, XLA writes them out
         # once for every path through the network.
-        twin = _relu_network_on(domain, backend.loop) if depth > 1 else function
+        twin = function
+        if depth > 1:
+            twin = _relu_network_on(domain, backend.hidden_layers_in_loop)
         # At depth 1 there is too little to do in a block.
         gradients = _gradients(domain, in_blocks=depth > 1 and backend.on_few_cores())
         function = backend.with_gradients(function, twin, gradients)
     else:
-        function = backend.in_row_blocks(function, 1)
+        function = backend.traced_once(function)
     return function(z, slopes, *blocks)
 
 
@@ -93,11 +97,11 @@ def _sawtooth_on(domain):
 
 
 @backend.cached
-def _relu_network_on(domain, fold):
+def _relu_network_on(domain, hidden_layers):
     def function(z, slopes, *blocks):
         blocks = plain_relu_network.ReluBlocks(*blocks)
         wide = ops.cast(z, slopes.dtype)
-        y = plain_relu_network.relu_network(wide, blocks, slopes, domain, fold)
+        y = plain_relu_network.relu_network(wide, blocks, slopes, domain, hidden_layers)
         return ops.cast(y, z.dtype)
 
     return function
@@ -107,7 +111,7 @@ def _relu_network_on(domain, fold):
 def _gradients(domain, in_blocks):
     if in_blocks:
         return functools.partial(gradients_in_blocks, domain)
-    function = _relu_network_on(domain, plain_relu_network.unrolled)
+    function = _relu_network_on(domain, plain_relu_network.hidden_layers)
     return functools.partial(backend.gradients_in_one_loop, function)
 
 

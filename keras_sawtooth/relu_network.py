@@ -178,7 +178,7 @@ def hidden_layer(hidden, kernel, bias):
     return tuple(ops.relu(_dot(kernel[j], hidden) + bias[j]) for j in range(4))
 
 
-def unrolled(hidden, kernel, bias):
+def hidden_layers(hidden, kernel, bias):
     """The four neurons after all layers, of which compilers see every one.
 
     `kernel` is `(depth - 1, 4, 4, channels)` and `bias` is `(depth - 1, 4, channels)`.
@@ -188,7 +188,7 @@ def unrolled(hidden, kernel, bias):
     return hidden
 
 
-def relu_network(z, blocks, slopes, domain, fold=unrolled):
+def relu_network(z, blocks, slopes, domain, hidden_layers=hidden_layers):
     """The function of free ReLU blocks, `output_kernel . h_depth` and a bent line.
 
     Args:
@@ -196,7 +196,7 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
         blocks: `ReluBlocks`.
         slopes: tensor `(1, channels)` or `(3, channels)`, as in `sawtooth`.
         domain: pair of floats; `z` is normalized to it as in `sawtooth`.
-        fold: function like `unrolled`.
+        hidden_layers: function like `hidden_layers`.
 
     Returns:
         Tensor shaped like `z`.
@@ -215,7 +215,7 @@ def relu_network(z, blocks, slopes, domain, fold=unrolled):
     hidden = tuple(
         ops.relu(blocks.input_kernel[j] * u + blocks.input_bias[j]) for j in range(4)
     )
-    hidden = fold(hidden, blocks.kernel, blocks.bias)
+    hidden = hidden_layers(hidden, blocks.kernel, blocks.bias)
     line = sawtooth.bent_line(z, slopes, domain)
     return line + _dot(blocks.output_kernel, hidden)
 

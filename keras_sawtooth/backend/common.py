@@ -1,4 +1,4 @@
-"""What all backends know of triangles and of kernels."""
+"""Constants and functions that backends share."""
 
 import os
 import warnings

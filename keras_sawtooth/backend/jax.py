@@ -11,6 +11,7 @@ from keras_sawtooth.backend import common
 from keras_sawtooth.backend import jax_gpu_kernels
 from keras_sawtooth.backend import jax_gradients
 from keras_sawtooth.backend.common import triangle_slope
+from keras_sawtooth.backend.common import unchanged
 from keras_sawtooth.relu_network import hidden_layer
 
 SMALLEST_ROWS = 1
@@ -18,6 +19,7 @@ SMALLEST_ROWS = 1
 # JAX compiles the derivative of one function once, where nothing else is jitted.
 cached = functools.cache
 compiled_on_jax = functools.cache(jax.jit)
+traced_once = unchanged
 
 
 def xla_on_cpu():
@@ -57,7 +59,7 @@ def triangle_jvp(primals, tangents):
     return value, triangle_slope(w, peak) * (dw - value * dpeak)
 
 
-def loop(hidden, kernel, bias):
+def hidden_layers_in_loop(hidden, kernel, bias):
     def step(hidden, weights):
         return hidden_layer(hidden, *weights), None
 
@@ -66,9 +68,6 @@ def loop(hidden, kernel, bias):
 
 @functools.cache
 def in_row_blocks(function, number):
-    if number == 1:
-        return function
-
     def blocks(z, *parameters):
         # A block keeps only its arguments, and is computed again.
         block = jax.checkpoint(lambda rows: function(rows, *parameters))
@@ -101,4 +100,4 @@ def with_gradients(function, twin, gradients):
 
 @functools.cache
 def _with_gradients(function, twin, gradients):
-    return jax_gradients.with_gradients(twin, function, jax.jit(gradients))
+    return jax_gradients.with_gradients(function, twin, jax.jit(gradients))

@@ -93,11 +93,11 @@ def fused(function, values):
     """
     value = functools.partial(pallas_kernels.value, function)
     of_rows = jax_gradients.with_gradients(
-        function,
         _by_platform(value, function) if values else function,
+        function,
         _by_platform(
             functools.partial(pallas_kernels.gradients, function),
-            functools.partial(jax_gradients.gradients, function),
+            functools.partial(jax_gradients.plain_gradients, function),
         ),
     )
 

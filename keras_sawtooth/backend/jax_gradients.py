@@ -17,38 +17,38 @@ from keras_sawtooth.backend import parameter_rows
 from keras_sawtooth.backend.common import LONGEST_SUM
 
 
-def with_gradients(function, values, pull_back):
-    """`function`, with values and gradients from elsewhere.
+def with_gradients(function, twin, gradients):
+    """`function`, with gradients from elsewhere, and other derivatives of `twin`.
 
     Args:
-        function: function of arrays that returns an array like its first argument. It
-            is what forward-mode and second derivatives are made of.
-        values: function with the same values.
-        pull_back: function of the same arguments and the gradient of the result. It
-            returns what `gradients(function, ...)` does.
+        function: function of arrays that returns an array like its first argument.
+        twin: function with the same values, of which forward-mode and second
+            derivatives are made.
+        gradients: function of the same arguments and the gradient of the result. It
+            returns what `plain_gradients(twin, ...)` does.
 
     Returns:
         Function of the same arguments.
     """
-    whole = jax.custom_jvp(values)
-    differentiable = jax.custom_jvp(pull_back)
+    whole = jax.custom_jvp(function)
+    pull_back = jax.custom_jvp(gradients)
 
     @whole.defjvp
     def _(primals, tangents):
         tangent = tangent_p.bind(
-            *primals, *tangents, function=function, pull_back=differentiable
+            *primals, *tangents, function=twin, pull_back=pull_back
         )
         return whole(*primals), tangent
 
-    @differentiable.defjvp
+    @pull_back.defjvp
     def _(primals, tangents):
-        plain = functools.partial(gradients, function)
-        return differentiable(*primals), jax.jvp(plain, primals, tangents)[1]
+        plain = functools.partial(plain_gradients, twin)
+        return pull_back(*primals), jax.jvp(plain, primals, tangents)[1]
 
     return whole
 
 
-def gradients(function, *arguments_and_dy):
+def plain_gradients(function, *arguments_and_dy):
     """Gradients of `function` in all its arguments, for `dy`, that of its result."""
     *arguments, dy = arguments_and_dy
     return jax.vjp(function, *arguments)[1](dy)
@@ -74,7 +74,7 @@ def gradients_in_one_loop(function, z, *parameters_and_dy):
         return x.reshape(groups, size, z.shape[-1])
 
     wide = [jnp.broadcast_to(row, (groups, size, z.shape[-1])) for row in rows]
-    dz, *terms = gradients(
+    dz, *terms = plain_gradients(
         parameter_rows.of_rows(function, parameters),
         *(in_groups(z), *wide, in_groups(dy)),
     )

@@ -49,7 +49,7 @@ def triangle(w, peak):
     return sawtooth.triangle(w, peak), gradient
 
 
-def loop(hidden, kernel, bias):
+def hidden_layers_in_loop(hidden, kernel, bias):
     def step(i, hidden):
         return i + 1, hidden_layer(hidden, kernel[i], bias[i])
 
@@ -69,12 +69,21 @@ def _vjp(function, arguments, dy):
     return list(gradients)
 
 
-def in_row_blocks(function, number):
-    return function if tf.executing_eagerly() else _in_row_blocks(function, number)
+def traced_once(function):
+    return function if tf.executing_eagerly() else _traced_once(function)
 
 
 @functools.cache
-def _in_row_blocks(function, number):
+def _traced_once(function):
+    def gradients(*arguments_and_dy):
+        *arguments, dy = arguments_and_dy
+        return _vjp(function, arguments, dy)
+
+    return with_gradients(function, function, gradients)
+
+
+@functools.cache
+def in_row_blocks(function, number):
     gradients = functools.partial(_gradients_in_row_blocks, function, number)
     return with_gradients(function, function, gradients)
 
@@ -137,8 +146,6 @@ def _call_unrecorded(function, arguments):
 
 def _gradients_in_row_blocks(function, number, z, *parameters_and_dy):
     *parameters, dy = parameters_and_dy
-    if number == 1:
-        return _vjp(function, (z, *parameters), dy)
     cut = (number, -1, z.shape[-1])
     blocks = tf.reshape(z, cut), tf.reshape(dy, cut)
 
@@ -155,8 +162,8 @@ def _gradients_in_row_blocks(function, number, z, *parameters_and_dy):
 
 
 def gradients_in_one_loop(function, z, *parameters_and_dy):
-    """As `gradients_in_one_loop` of JAX; for programs that XLA compiles."""
-    # Which is not public.
+    """Like that of JAX, for programs that XLA compiles."""
+    # There are no public operations of XLA.
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
     # Or XLA keeps what the values and the gradients have in common.

@@ -10,7 +10,7 @@ from keras_sawtooth.backend import torch_gpu_kernels
 from keras_sawtooth.backend.common import unchanged
 
 # `torch.compile` warns of a cache, and needs none.
-cached = compiled_on_jax = unchanged
+cached = compiled_on_jax = traced_once = unchanged
 
 
 def xla_on_cpu():
@@ -57,11 +57,6 @@ def _needs_plain_formulas():
 def is_transformed():
     """Whether `vmap` or another transform of `torch.func` is under way."""
     return torch._C._are_functorch_transforms_active()
-
-
-def in_row_blocks(function, number):
-    # `number` is 1: there is no XLA.
-    return function
 
 
 def fused(function, name, domain):
