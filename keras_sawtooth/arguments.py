@@ -9,7 +9,7 @@ import numpy as np
 
 
 def check_model(function, model):
-    """A `keras.Model` that is built, for the function of this name."""
+    """Refuse what is no `keras.Model`, or not built, for the function of this name."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`{function}` takes a `keras.Model`. Received: model={model!r}"

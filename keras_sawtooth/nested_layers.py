@@ -32,3 +32,19 @@ def compiled_models(model):
         for layer in flatten_layers(model)
         if isinstance(layer, keras.Model) and layer.compiled
     ]
+
+
+def refresh_torch_parameters(model):
+    """On torch, let `model.parameters()` list the current variables.
+
+    Keras records them when a layer is built, and has no public way to do it again.
+    `zero_grad`, optimizers of torch and `DistributedDataParallel` rely on the list: the
+    gradients of variables outside it would add up from step to step.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    for layer in flatten_layers(model):
+        # A `Sequential` wraps a functional model that is not one of its layers.
+        for module in list(layer.modules()):
+            if hasattr(module, "_torch_params"):
+                module._track_variables()

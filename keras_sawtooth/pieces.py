@@ -152,11 +152,12 @@ def joined(parts, rounding):
     for next_line, part in parts[1:]:
         before, after = whole.slopes[-1], part.slopes[0]
         size = np.abs([line, next_line, before, after]).max()
-        first = int(abs(after - before) <= rounding * size)
+        continues = abs(after - before) <= rounding * size
+        skipped = int(continues)
         whole = LinearRegions(
-            np.concatenate([whole.breakpoints[:-1], part.breakpoints[first:]]),
-            np.concatenate([whole.slopes, part.slopes[first:]]),
-            np.concatenate([whole.intercepts, part.intercepts[first:]]),
+            np.concatenate([whole.breakpoints[:-1], part.breakpoints[skipped:]]),
+            np.concatenate([whole.slopes, part.slopes[skipped:]]),
+            np.concatenate([whole.intercepts, part.intercepts[skipped:]]),
         )
         line = next_line
     return whole

@@ -25,10 +25,10 @@ def linear_regions(layer, channel=0, interval=None):
 
     Constrained, the breakpoints follow from the peaks by recursive subdivision; there
     are `2 ** depth` pieces on the domain. Released, the pieces follow from an exact
-    traversal of the ReLU network, neuron by neuron. Nothing is sampled. There, pieces
-    narrower than 2e-6 of the domain (in float64, 1e-12) are dropped, because they stem
-    from rounded weights. So are true pieces that are as narrow, as they are from depth
-    14 on, and with peaks at the margin of 0.01 from depth 3 on.
+    traversal of the ReLU network, neuron by neuron. Nothing is sampled. Of released
+    layers, pieces narrower than 2e-6 of the domain (in float64, 1e-12) are dropped,
+    because they stem from rounded weights. So are true pieces that are as narrow, as
+    they are from depth 14 on, and with peaks at the margin of 0.01 from depth 3 on.
 
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`. Of the latter, the
@@ -75,13 +75,12 @@ def linear_regions(layer, channel=0, interval=None):
     slope, *outside = line_slopes[:, channel]
     # Left of the domain, on it, right of it: the slope of the line, and where it bends.
     sections = [
-        (left, low, outside[0], low),
-        (low, high, slope, low),
-        (high, right, outside[1], high),
+        (left, low, outside[0], low, False),
+        (low, high, slope, low, True),
+        (high, right, outside[1], high, False),
     ]
     parts = []
-    for start, stop, line, bend in sections:
-        inside = (start, stop) == layer.domain
+    for start, stop, line, bend, inside in sections:
         if not inside and stop - start <= tail_narrowest:
             continue
         ends = [(bound - low) / (high - low) for bound in (start, stop)]

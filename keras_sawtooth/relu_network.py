@@ -132,17 +132,18 @@ def relu_blocks(peaks, scales):
         -offset / size[-1],
     ]
     kernel = (
-        ops.stack([ops.stack([ops.stack(r) for r in k]) for k in kernel])
+        ops.stack([ops.stack([ops.stack(row) for row in k]) for k in kernel])
         if kernel
         else ops.zeros((0, 4, 4, *peaks.shape[1:]), dtype=peaks.dtype)
     )
-    r = size[0]
-    direction = ops.where(mirrored, -r, r)
-    start = ops.where(mirrored, r, zero)
+    first = size[0]
+    direction = ops.where(mirrored, -first, first)
+    start = ops.where(mirrored, first, zero)
     bend = longer / 2 if depth > 1 else one
+    input_bias = [start - first * bend, start, -direction * peaks[0], first]
     return ReluBlocks(
         input_kernel=ops.stack([direction, direction, direction, zero]),
-        input_bias=ops.stack([start - r * bend, start, -direction * peaks[0], r]),
+        input_bias=ops.stack(input_bias),
         kernel=kernel,
         bias=ops.zeros_like(kernel[:, :, 0]),
         output_kernel=ops.stack([sign * w for w in output]),

@@ -119,8 +119,8 @@ def waves(u, peaks, triangle=triangle):
     Args:
         u: tensor `(..., channels)`, the normalized input.
         peaks: tensor `(depth, channels)`.
-        triangle: function `(w, peak)`, where another one than `triangle` has the
-            same values.
+        triangle: function `(w, peak)` with the values of `triangle`, for other ways to
+            its derivative.
 
     Returns:
         List of `depth` tensors shaped like `u`.

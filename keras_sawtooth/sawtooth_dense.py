@@ -5,9 +5,9 @@ from keras import ops
 
 from keras_sawtooth.arguments import check_boolean
 from keras_sawtooth.arguments import check_integer
+from keras_sawtooth.nested_layers import refresh_torch_parameters
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.saving import checked_store
-from keras_sawtooth.training.model_phase import refresh_torch_parameters
 
 
 @keras.saving.register_keras_serializable(package="keras_sawtooth")

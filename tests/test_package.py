@@ -84,9 +84,9 @@ PRIVATE_NAMES = {
     "_inbound_nodes": "graphs.py",
     "_initial_epoch": "training/backup_and_restore.py",
     "_keras_history": "graphs.py",
-    "_torch_params": "training/model_phase.py",
+    "_torch_params": "nested_layers.py",
     "_track_variable": "layer_phase.py",
-    "_track_variables": "training/model_phase.py",
+    "_track_variables": "nested_layers.py",
     "_tracker": "layer_phase.py",
     # Of one optimizer: `variables` has those of the optimizers inside of it, too.
     "_trainable_variables": "training/optimizer_state.py",

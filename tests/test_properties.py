@@ -173,7 +173,7 @@ def check_gradients(layer, x):
 
 def check_counts(layer, arguments):
     counts = ks.count_linear_regions(layer)
-    assert counts.shape == (region_of(layer).slope.shape[0],)
+    assert counts.shape == (region_of(layer).channels,)
     assert np.all(counts >= 1)
     amplitude = arguments["amplitude_initializer"]
     if phase(layer) and amplitude is None:

@@ -1,4 +1,4 @@
-"""When JAX runs a layer as one GPU kernel for its values and one for its derivative.
+"""Layers on JAX as one GPU kernel for the values and one for the derivative, and when.
 
 XLA makes at most two sums over the batch in one GPU kernel. The derivative of a
 released layer of depth 3 has 55 of them, and every one of its two dozen kernels reads

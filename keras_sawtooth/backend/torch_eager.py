@@ -86,7 +86,7 @@ def _line_derivative(z, dy, slopes, domain, sums):
         return dy * slopes[0]
     low, high = domain
     for i, beyond in ((1, low - z), (2, z - high)):
-        # What is no number is not beyond an end.
+        # NaN counts as inside of the domain.
         beyond.relu_().nan_to_num_(0, posinf=math.inf)
         sums[i] += beyond.mul_(dy).sum(0)
     # At the ends it is that of the outside.

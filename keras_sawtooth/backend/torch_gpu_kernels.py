@@ -1,4 +1,4 @@
-"""When torch runs a layer as one GPU kernel for its values and one for its derivative.
+"""Layers on torch as one GPU kernel for the values and one for the gradients, and when.
 
 Without a compiler, torch takes a kernel for every operation, several dozen for a
 constrained layer of depth 3, and each reads what the one before wrote. The kernels of

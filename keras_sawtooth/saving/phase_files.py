@@ -80,7 +80,7 @@ def load(layer, store):
 def _follow(layer, found):
     """Change to the phase in which the variables have the shapes `found`."""
     followers = _followers.get()
-    # Only who collects followers can take care of a model whose layers go back.
+    # Going back takes a caller that rebuilds the model: it collects followers.
     follows = layer.constrained or followers is not None
     if not follows or found != layer.variable_shapes(not layer.constrained):
         raise ValueError(_mismatch(layer, found))

@@ -7,8 +7,8 @@ import keras
 from keras_sawtooth.graphs import has_graph
 from keras_sawtooth.graphs import origins
 from keras_sawtooth.nested_layers import flatten_layers
-from keras_sawtooth.swap.graph import functions_in_graphs
-from keras_sawtooth.swap.graph import layers_in_front
+from keras_sawtooth.swap.layers_in_front import functions_in_graphs
+from keras_sawtooth.swap.layers_in_front import layers_in_front
 from keras_sawtooth.swap.pointwise import is_activation_layer
 from keras_sawtooth.swap.pointwise import is_pointwise
 
@@ -32,34 +32,26 @@ def choose_layers(model, kinds, where):
     """
     found, left = [], []
     layers = [x for x in flatten_layers(model) if x is not model]
-    outputs = {id(x) for x in _output_layers(model)}
     given = {id(getattr(x, "activation", None)) for x in layers}
-    # Other wrappers have variables of their own, or read those of the layer.
-    wrapped = {
-        id(x)
-        for wrapper in layers
-        if isinstance(wrapper, keras.layers.Wrapper)
-        and type(wrapper) is not keras.layers.TimeDistributed
-        for x in flatten_layers(wrapper)
-    }
+    outputs = {id(x) for x in _output_layers(model)}
+    wrapped = _wrapped_layers(layers)
     in_front = layers_in_front(model, kinds)
     for layer in layers:
-        # Whose channels it is about.
-        sources = [layer]
+        # The layers whose channels get functions, or why they get none.
+        sources, reason = [layer], None
         if is_activation_layer(layer) and id(layer) not in given:
             sources, reason = _owners(layer, in_front, kinds)
-            if reason:
-                left.append((layer, reason))
-                continue
         elif type(layer) not in kinds or not is_pointwise(layer.activation):
             continue
-        if where is not None and not where(layer):
-            continue
-        if id(layer) in outputs:
-            left.append((layer, "an output of the model, whose range may matter"))
-            continue
-        if id(layer) in wrapped:
-            left.append((layer, "inside of a wrapper that uses its variables"))
+        if reason is None:
+            if where is not None and not where(layer):
+                continue
+            if id(layer) in outputs:
+                reason = "an output of the model, whose range may matter"
+            elif id(layer) in wrapped:
+                reason = "inside of a wrapper that uses its variables"
+        if reason is not None:
+            left.append((layer, reason))
             continue
         _refuse(layer)
         for source in sources:
@@ -69,18 +61,31 @@ def choose_layers(model, kinds, where):
         if any(in_front[id(function)]) and is_pointwise(function):
             left.append((function, "a function of a tensor, not a layer"))
     if not found:
-        names = _names(kinds)
         raise ValueError(
-            f"{model.name!r} has no layer to replace: no {names} with a nonlinear "
-            "pointwise activation, or with one in a layer behind it"
+            f"{model.name!r} has no layer to replace: no {_names(kinds)} with a "
+            "nonlinear pointwise activation, or with one in a layer behind it"
             f"{'' if where is None else ' for which `where` is true'}. `kinds` says "
-            "which layers to look for. "
-            + "".join(f"{x.name!r} is left alone: {reason}. " for x, reason in left[:5])
-            + f"Its {len(layers)} layers: "
-            + ", ".join(f"{x.name} ({type(x).__name__})" for x in layers[:20])
-            + (", ..." if len(layers) > 20 else ".")
+            f"which layers to look for. {_listed(layers, left)}"
         )
     return found, left
+
+
+def _wrapped_layers(layers):
+    """The ids of all layers in wrappers that have variables, or read those inside."""
+    return {
+        id(x)
+        for wrapper in layers
+        if isinstance(wrapper, keras.layers.Wrapper)
+        and type(wrapper) is not keras.layers.TimeDistributed
+        for x in flatten_layers(wrapper)
+    }
+
+
+def _listed(layers, left):
+    reasons = [f"{x.name!r} is left alone: {reason}. " for x, reason in left[:5]]
+    names = [f"{x.name} ({type(x).__name__})" for x in layers[:20]]
+    more = ", ..." if len(layers) > len(names) else "."
+    return f"{''.join(reasons)}Its {len(layers)} layers: {', '.join(names)}{more}"
 
 
 def _owners(layer, in_front, kinds):

@@ -77,8 +77,9 @@ def is_pointwise(activation):
 
 def is_activation_layer(layer):
     """Whether a layer does nothing but apply such an activation."""
-    of_any = type(layer) is keras.layers.Activation and is_pointwise(layer.activation)
-    return of_any or type(layer) in POINTWISE_LAYERS
+    if type(layer) is keras.layers.Activation:
+        return is_pointwise(layer.activation)
+    return type(layer) in POINTWISE_LAYERS
 
 
 def _values(activation):

@@ -12,12 +12,12 @@ from keras_sawtooth.cloning import uncompiled
 from keras_sawtooth.graphs import is_graph
 from keras_sawtooth.region_constraint import RegionConstraint
 from keras_sawtooth.sawtooth_dense import SawtoothDense
+from keras_sawtooth.swap.carry_weights import carry_weights
+from keras_sawtooth.swap.carry_weights import check_copy
+from keras_sawtooth.swap.carry_weights import same_variables
 from keras_sawtooth.swap.choice import choose_layers
 from keras_sawtooth.swap.rewriter import Rewriter
 from keras_sawtooth.swap.table import replacement_table
-from keras_sawtooth.swap.weights import carry_weights
-from keras_sawtooth.swap.weights import check_copy
-from keras_sawtooth.swap.weights import same_variables
 from keras_sawtooth.training.model_phase import variable_scope
 from keras_sawtooth.training.optimizer_state import copy_weight_decay_exclusions
 

@@ -181,7 +181,9 @@ class Rewriter:
             return made is activation
         # From an entry, Keras makes another layer.
         config = self._serialized_config(activation)
-        return isinstance(value, dict) and value.get("config") == config is not None
+        if config is None or not isinstance(value, dict):
+            return False
+        return value.get("config") == config
 
     def _check_shared(self, layer, entry, users):
         what = f"the argument {entry!r} of layer {layer.name!r}"
@@ -215,7 +217,9 @@ def _explained(layer, rewritten=False):
         yield
     except Exception as error:
         name = type(layer).__name__
-        change = ", with learnable functions in place of activations" * rewritten
+        change = ""
+        if rewritten:
+            change = ", with learnable functions in place of activations"
         raise TypeError(
             f"{layer.name!r} cannot be copied: no {name} can be made from its "
             f"`{name}.get_config()`{change}. {type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """What `replace_dense` did, for the reader."""
 
 from keras_sawtooth.sawtooth_dense import SawtoothDense
-from keras_sawtooth.swap.weights import region_of
+from keras_sawtooth.swap.carry_weights import replaced_activation
 
 
 def replacement_table(replaced, left):
@@ -46,7 +46,7 @@ def _was(layer):
 def _is(layer, replaced):
     if type(layer) is SawtoothDense:
         return f"SawtoothDense depth={layer.depth}"
-    region = region_of(layer)
+    region = replaced_activation(layer)
     if layer is region:
         return f"RegionConstraint depth={region.depth}"
     users = sum(getattr(new, "activation", None) is region for _, new in replaced)

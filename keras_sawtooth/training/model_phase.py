@@ -11,6 +11,7 @@ from keras_sawtooth import layer_phase
 from keras_sawtooth.nested_layers import built_region_layers
 from keras_sawtooth.nested_layers import compiled_models
 from keras_sawtooth.nested_layers import flatten_layers
+from keras_sawtooth.nested_layers import refresh_torch_parameters
 from keras_sawtooth.training.optimizer_state import carry_over
 from keras_sawtooth.training.optimizer_state import copy_optimizer
 from keras_sawtooth.training.optimizer_state import exclude_fresh_variables
@@ -69,7 +70,7 @@ def undone_on_failure(model, variables):
             variable.assign(value)
         for trainer, optimizer, was_built in optimizers:
             if not was_built and optimizer.built:
-                # For the variables, and in the state, of what failed.
+                # It was built during what failed: start again with one that is not.
                 with suppress(ValueError):
                     set_optimizer(trainer, copy_optimizer(optimizer))
         raise
@@ -93,7 +94,7 @@ def rebuild_model(model, replaced):
     for trainer in compiled_models(model):
         old = trainer.optimizer
         if old is None or not (old.built or excludes_from_weight_decay(old)):
-            # For whatever variables it will be built with.
+            # Not built yet, it will take the new variables by itself.
             continue
         new, velocities = copy_optimizer(old), []
         for layer, gone, fresh in swapped:
@@ -157,22 +158,6 @@ def _forget_traces(layer):
             traced = getattr(member, "_descriptor_cache", None)
             if traced is not None:
                 traced.pop(layer, None)
-
-
-def refresh_torch_parameters(model):
-    """On torch, let `model.parameters()` list the current variables.
-
-    Keras records them when a layer is built, and has no public way to do it again.
-    `zero_grad`, optimizers of torch and `DistributedDataParallel` rely on the list: the
-    gradients of variables outside it would add up from step to step.
-    """
-    if keras.backend.backend() != "torch":
-        return
-    for layer in flatten_layers(model):
-        # A `Sequential` wraps a functional model that is not one of its layers.
-        for module in list(layer.modules()):
-            if hasattr(module, "_torch_params"):
-                module._track_variables()
 
 
 def variable_scope(model):

@@ -92,7 +92,7 @@ def exclude_fresh_variables(optimizer, new, gone, fresh):
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, wrapped or not.
-        new: the copy of it that is to come.
+        new: its copy, built or not.
         gone, fresh: lists of variables.
     """
     for old, copy in _paired_optimizers(optimizer, new):

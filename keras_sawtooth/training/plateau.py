@@ -41,8 +41,9 @@ class Plateau(keras.callbacks.EarlyStopping):
             patience=check_integer("patience", patience, 0),
             min_delta=0 if relative else check_number("min_delta", min_delta, 0),
             mode=check_choice("mode", mode, ("auto", "min", "max")),
+            # Keras takes `True` and `False` as well.
             verbose=check_integer(
-                "verbose", +verbose if isinstance(verbose, bool) else verbose, 0
+                "verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0
             ),
         )
         self._relative = relative
@@ -102,8 +103,8 @@ class Plateau(keras.callbacks.EarlyStopping):
             self.best = None
         history = getattr(self.model, "history", None)
         if history is not None:
-            # For a training that continues from a backup: metrics that are not built
-            # yet have no direction.
+            # For a training that continues from a backup: before a metric is built,
+            # Keras does not know its direction.
             direction = "min" if self.monitor_op is ops.less else "max"
             # Several callbacks may wait, each for its own metric.
             known = getattr(history, "directions", {})

@@ -28,12 +28,34 @@ def carry_weights(old, new, chosen, regions):
     Raises:
         ValueError: if the two differ in anything else. Nothing is changed then.
     """
-    sources = flatten_layers(old)
-    gone = _activation_layers([x for x in sources if id(x) in chosen])
-    gone_weights = _ids_of_weights(gone)
-    # One that was the `activation` of a layer has no counterpart.
-    gone = {id(x) for x in gone} - chosen
-    sources = [x for x in sources if id(x) not in gone]
+    gone = _activation_layers([x for x in flatten_layers(old) if id(x) in chosen])
+    layers, added = _pair_layers(old, new, chosen, regions, gone)
+    old_weights, new_weights = _weights_without(old, gone), _weights_without(new, added)
+    _check_equal(
+        old, [_shape(x) for x in old_weights], [_shape(x) for x in new_weights]
+    )
+    weights = list(zip(old_weights, new_weights, strict=True))
+    for source, target in weights:
+        # Through NumPy: on JAX the two would share a buffer, and training the copy
+        # would delete it under the old model.
+        target.assign(keras.ops.convert_to_numpy(source))
+    for source, target in layers:
+        _carry_state(source, target)
+    for source, target in weights:
+        # Variables may be frozen without their layer.
+        if not source.trainable:
+            target.trainable = False
+    return layers
+
+
+def _pair_layers(old, new, chosen, regions, gone):
+    """Pairs of layers and their counterparts, and list of the layers that were added.
+
+    `gone` are the layers of `old` that were activations, or inside of them.
+    """
+    # Activations that were arguments of other layers are no layers of the copy.
+    arguments = {id(x) for x in gone} - chosen
+    sources = [x for x in flatten_layers(old) if id(x) not in arguments]
     targets, added, inside, left = [], [], set(), iter(sources)
     for layer in flatten_layers(new):
         if layer.name in regions or id(layer) in inside:
@@ -47,35 +69,23 @@ def carry_weights(old, new, chosen, regions):
         old, [_kind(x, chosen) for x in sources], [_kind(x, ()) for x in targets]
     )
     pairs = list(zip(sources, targets, strict=True))
-
     added += [b for a, b in pairs if id(a) in chosen and type(b) is RegionConstraint]
-    added = _ids_of_weights(added)
-    old_weights = [weight for weight in old.weights if id(weight) not in gone_weights]
-    new_weights = [weight for weight in new.weights if id(weight) not in added]
-    _check_equal(
-        old, [_shape(x) for x in old_weights], [_shape(x) for x in new_weights]
-    )
-    for source, target in zip(old_weights, new_weights, strict=True):
-        # Through NumPy: on JAX the two would share a buffer, and training the copy
-        # would delete it under the old model.
-        target.assign(keras.ops.convert_to_numpy(source))
-    for source, target in pairs:
-        if not source.trainable:
-            # What was added inside has to follow, also where the two agree already;
-            # then TensorFlow would not hand it down.
-            for layer in flatten_layers(target):
-                layer.trainable = False
-        elif not target.trainable:
-            target.trainable = True
-        copy_assets(source, target)
-        if isinstance(target, keras.layers.Normalization):
-            # Constants that it makes from its weights.
-            target.finalize_state()
-    for source, target in zip(old_weights, new_weights, strict=True):
-        # Variables may be frozen without their layer.
-        if not source.trainable:
-            target.trainable = False
-    return pairs
+    return pairs, added
+
+
+def _carry_state(source, target):
+    """Give a layer what its counterpart has besides weights."""
+    if not source.trainable:
+        # What was added inside has to follow, also where the two agree already; then
+        # TensorFlow would not hand it down.
+        for layer in flatten_layers(target):
+            layer.trainable = False
+    elif not target.trainable:
+        target.trainable = True
+    copy_assets(source, target)
+    if isinstance(target, keras.layers.Normalization):
+        # Constants that it makes from its weights.
+        target.finalize_state()
 
 
 def check_copy(model, result, replaced, rewriter):
@@ -93,7 +103,7 @@ def check_copy(model, result, replaced, rewriter):
     """
     added = []
     for old, new in replaced:
-        region = region_of(new)
+        region = replaced_activation(new)
         if not isinstance(region, RegionConstraint):
             raise ValueError(
                 f"Layer {old.path!r} was not replaced, although the configuration of "
@@ -101,8 +111,7 @@ def check_copy(model, result, replaced, rewriter):
                 f"out: `where=lambda layer: layer.name != {old.name!r}`."
             )
         added.append(region)
-    added = _ids_of_weights(added)
-    found = len([weight for weight in result.weights if id(weight) not in added])
+    found = len(_weights_without(result, added))
     gone = _ids_of_weights(_activation_layers([old for old, _ in replaced]))
     # A layer that is kept may use the same activation.
     others = [x for x in flatten_layers(model) if not rewriter.holds_chosen(x)]
@@ -119,7 +128,7 @@ def check_copy(model, result, replaced, rewriter):
         _check_call(model, result, rewriter.entered)
 
 
-def region_of(layer):
+def replaced_activation(layer):
     """The activation of a layer that took the place of another, or the layer itself."""
     if isinstance(layer, RegionConstraint):
         return layer
@@ -146,6 +155,12 @@ def _flattened(activations):
         if isinstance(x, keras.layers.Layer)
         for inner in flatten_layers(x)
     ]
+
+
+def _weights_without(model, layers):
+    """The weights of a model, without those of some layers."""
+    left_out = _ids_of_weights(layers)
+    return [weight for weight in model.weights if id(weight) not in left_out]
 
 
 def _ids_of_weights(layers):
