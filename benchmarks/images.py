@@ -124,13 +124,13 @@ def main():
         parser.add_argument("--rate", type=float, default=1e-3)
         parser.add_argument("--seeds", type=int, default=3)
 
-    arguments = parse_arguments(__doc__, "images", add_arguments)
+    arguments = parse_arguments(__doc__, "images.json", add_arguments)
     if arguments.quick:
         data = generate()
         arguments.epochs, arguments.seeds, arguments.units = 2, 1, 8
     else:
         data = load(arguments.data)
-    runs = Runs(arguments.output)
+    runs = Runs(arguments.output, arguments.quick)
     rows = []
     for model in MODELS:
         settings = {"network": arguments.network, "model": model}

@@ -67,10 +67,10 @@ def main():
     def add_arguments(parser):
         parser.add_argument("functions", nargs="+", help="such as 'exp(-3 * x)'")
 
-    arguments = parse_arguments(__doc__, "own_functions", add_arguments)
+    arguments = parse_arguments(__doc__, "own_functions.json", add_arguments)
     functions = tuple(dict.fromkeys(arguments.functions))
     paper_1d.KNOWN_FUNCTIONS |= {name: parse(name) for name in functions}
-    runs = Runs(arguments.output, sawtooth=paper_1d.SAWTOOTH)
+    runs = Runs(arguments.output, arguments.quick, sawtooth=paper_1d.SAWTOOTH)
     rows, seeds, steps = paper_1d.ROWS, SEEDS, paper_1d.STEPS
     if arguments.quick:
         rows, seeds, steps = ("RAAI", "tied scales"), 2, 400

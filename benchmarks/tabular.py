@@ -25,7 +25,6 @@ def parse_arguments(description, name):
     """The arguments of benchmarks over sets; with `arguments.folders`, one a set."""
 
     def add_arguments(parser):
-        parser.set_defaults(output=runs.RESULTS / name)
         parser.add_argument("--data-dir", type=Path, required=True)
         parser.add_argument(
             "--sets", nargs="+", help="folders to take; all of them, --quick the first"
