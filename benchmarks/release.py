@@ -105,8 +105,15 @@ def ratios(problem, optimizer, seed, relu_rate, epoch):
 def main():
     def add_arguments(parser):
         default = ks.RegionConstraint().relu_rate
-        parser.add_argument("--relu-rate", type=float, default=default)
-        parser.add_argument("--optimizer", default="", help="the start of its name")
+        parser.add_argument(
+            "--relu-rate",
+            type=float,
+            default=default,
+            help="of the layers (%(default)s)",
+        )
+        parser.add_argument(
+            "--optimizer", default="", help="the start of its name (all of them)"
+        )
 
     arguments = parse_arguments(__doc__, "release.json", add_arguments)
     optimizers = [o for o in OPTIMIZERS if o.startswith(arguments.optimizer)]
