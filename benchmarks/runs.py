@@ -56,7 +56,7 @@ class Runs:
         self.other_versions = [
             f"{name} {found[name]}, now {now[name]}"
             for name in VERSIONS
-            if not now[name].startswith(found.get(name, ""))
+            if found.get(name, now[name]) not in (now[name], now[name].split()[0])
         ]
 
     def __call__(self, train, **settings):
