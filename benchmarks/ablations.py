@@ -1,15 +1,18 @@
 """Which starting values, and how robust? One thing changed at a time.
 
-Validation RMSE on the sets of `uci.py`, first three splits, two hidden layers of 50
-units, 4,000 steps at a rate of 1e-2 unless that is what is changed; test parts are
-never looked at. Layers stay constrained unless the release is what is changed:
+Takes sets as `uci.py` does: folders with a `data.csv` (header, target last) and a
+`test_rows.txt` (one line a split: the row numbers of its test part). Validation RMSE on
+the first three splits, two hidden layers of 50 units, 4,000 steps at a rate of 1e-2
+unless that is what is changed; test parts are never looked at. Layers stay constrained
+unless the release is what is changed:
 
     python benchmarks/ablations.py --data-dir DIR [--sets energy kin8nm] [--quick]
 
 Prints a table for every argument, with the mean over the sets of the change against
 the default, and the standard error over splits and seeds; and curves over learning
 rates, numbers of layers and batch sizes beside relu and gelu. Writes
-benchmarks/results/ablations/SET.json and docs/images/ablations.png.
+benchmarks/results/ablations/SET.json and docs/images/ablations.png, or elsewhere, as
+`uci.py` does.
 """
 
 import os
@@ -19,14 +22,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import keras
 import numpy as np
 import tabular
-from runs import Runs
 from runs import select
 from tables import markdown
-from tables import mean_and_error
+from tables import with_error
 
 import keras_sawtooth as ks
 
-SPLITS, SEEDS = (0, 1, 2), 2
 BASE = {
     "model": "sawtooth constrained",
     "layers": 2,
@@ -131,8 +132,9 @@ def report(sets, table, curves):
                 changes.append(np.log(rmse / default))
                 line.append(f"{rmse.mean():.4f}")
             if value != values[0]:
-                change = mean_and_error(100 * np.mean(changes, axis=0))
-                line.append("{:+.1f} ± {:.1f} %".format(*change))
+                # Of as many members as all sets have.
+                change = 100 * np.mean(list(zip(*changes, strict=False)), axis=1)
+                line.append(f"{with_error(change, '+.1f', '.1f')} %")
             else:
                 line.append("")
             lines.append(line)
@@ -192,30 +194,22 @@ def draw(sets, path):
 
 def main():
     arguments = tabular.parse_arguments(__doc__, "ablations")
-    base, seeds, table, curves = BASE, SEEDS, ARGUMENTS, CURVES
+    base, seeds, table, curves = BASE, tabular.VALIDATION_SEEDS, ARGUMENTS, CURVES
     if arguments.quick:
         base, seeds = BASE | {"steps": 2}, 1
         table = {"kernel": ARGUMENTS["kernel"]}
         curves = {"layers": ((1,), CURVES["layers"][1])}
-    sets = {}
-    for folder in arguments.folders:
-        print(f"{folder.name}:")
-        runs = Runs(
-            arguments.output / f"{folder.name}.json",
-            data=tabular.checksum(folder),
-            units=tabular.UNITS,
-            base=base,
-            splits=list(SPLITS),
-            seeds=seeds,
-        )
-        parts = tabular.parts(tabular.load(folder), SPLITS, True, seeds)
-        run_set(runs, parts, base, table, curves)
-        sets[folder.name] = runs.results
+    opened = tabular.open_sets(
+        arguments, base=base, splits=list(range(tabular.VALIDATION_SPLITS)), seeds=seeds
+    )
+    for name, (data, runs) in opened.items():
+        print(f"{name}:")
+        run_set(runs, tabular.validation_parts(data, seeds), base, table, curves)
     print()
+    sets = {name: runs.results for name, (_, runs) in opened.items()}
     print(report(sets, table, curves))
-    # The picture in the documentation is of all sets.
-    if not arguments.quick and not arguments.sets:
-        draw(sets, arguments.pictures / "ablations.png")
+    if arguments.pictures and not arguments.quick:
+        draw(sets, arguments.pictures / f"{arguments.output.name}.png")
 
 
 if __name__ == "__main__":

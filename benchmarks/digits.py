@@ -218,8 +218,8 @@ def draw(runs, models, path):
 
 
 def main():
-    arguments = parse_arguments(__doc__, "digits")
-    runs = Runs(arguments.output)
+    arguments = parse_arguments(__doc__, "digits.json")
+    runs = Runs(arguments.output, arguments.quick)
     size = {"seeds": SEEDS, "epochs": EPOCHS}
     models, rates = MODELS, RATES
     if arguments.quick:

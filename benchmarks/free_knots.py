@@ -31,5 +31,7 @@ def least_error(x, y, pieces):
 
     # In units of the error, or the tolerances would stop it at once.
     scale = np.abs(residuals(widths)).max()
-    result = least_squares(lambda w: residuals(w) / scale, widths, max_nfev=200)
-    return float(np.mean(residuals(result.x) ** 2))
+    # Below that it is rounding, of which there may be none.
+    if scale > 1e-12 * np.abs(y).max():
+        widths = least_squares(lambda w: residuals(w) / scale, widths, max_nfev=200).x
+    return float(np.mean(residuals(widths) ** 2))

@@ -1,7 +1,8 @@
 """CIFAR-10, and VGG-16's classifier, with relu or with sawtooth hidden layers.
 
-Where the images are (a folder with x_train.npy, y_train.npy, x_test.npy and
-y_test.npy; without `--data` Keras downloads CIFAR-10):
+Where the images are (a folder with x_train.npy and x_test.npy, `(images, height, width,
+channels)` from 0 to 255, and y_train.npy and y_test.npy, numbers of classes from 0;
+without `--data` Keras downloads CIFAR-10):
 
     python benchmarks/images.py [--data FOLDER] [--network cnn|vgg16] [--quick]
 
@@ -15,6 +16,7 @@ benchmarks/results/images.json. No results of it are kept in the repository: it 
 images that the repository does not have, and for VGG-16 a GPU.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -43,6 +45,15 @@ def load(folder):
         np.load(folder / f"{name}.npy")
         for name in ("x_train", "y_train", "x_test", "y_test")
     ]
+
+
+def checksum(arrays):
+    """Of images and labels, a str."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def generate():
@@ -117,20 +128,28 @@ def train(data, network, model, rate, epochs, units, seed):
 
 def main():
     def add_arguments(parser):
-        parser.add_argument("--data", type=Path)
-        parser.add_argument("--network", choices=("cnn", "vgg16"), default="cnn")
-        parser.add_argument("--units", type=int, default=0)
-        parser.add_argument("--epochs", type=int, default=30)
-        parser.add_argument("--rate", type=float, default=1e-3)
-        parser.add_argument("--seeds", type=int, default=3)
+        parser.add_argument(
+            "--data", type=Path, help="folder of images (that of CIFAR-10)"
+        )
 
-    arguments = parse_arguments(__doc__, "images", add_arguments)
+        def add(name, default, text, **arguments):
+            parser.add_argument(
+                name, default=default, help=f"{text} (%(default)s)", **arguments
+            )
+
+        add("--network", "cnn", "around the layers", choices=("cnn", "vgg16"))
+        add("--units", 0, "of hidden layers; 0: the network's own number", type=int)
+        add("--epochs", 30, "of every training", type=int)
+        add("--rate", 1e-3, "peak of the learning rate", type=float)
+        add("--seeds", 3, "trainings of every model", type=int)
+
+    arguments = parse_arguments(__doc__, "images.json", add_arguments)
     if arguments.quick:
         data = generate()
         arguments.epochs, arguments.seeds, arguments.units = 2, 1, 8
     else:
         data = load(arguments.data)
-    runs = Runs(arguments.output)
+    runs = Runs(arguments.output, arguments.quick, data=checksum(data))
     rows = []
     for model in MODELS:
         settings = {"network": arguments.network, "model": model}

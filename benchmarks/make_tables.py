@@ -1,10 +1,11 @@
-"""Regression tables that had no part in the making of the package, for uci.py.
+r"""Regression tables that had no part in the making of the package, for uci.py.
 
 Writes folders with a `data.csv` (header, target last) and a `test_rows.txt` (20 lines,
 the row numbers of the test parts) into DIR:
 
     python benchmarks/make_tables.py DIR
-    python benchmarks/uci.py --data-dir DIR --output benchmarks/results/other_tables
+    python benchmarks/uci.py --data-dir DIR --output benchmarks/results/other_tables \
+        --pictures docs/images
 
 Four are samples of simulators that the literature on surrogate models uses, evenly
 distributed over their ranges and exact; `friedman1` has noise; `diabetes` was measured.
@@ -114,8 +115,10 @@ def write(folder, x, y):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path, help="where the folders go")
     directory = parser.parse_args().directory
     for name, x, y in tables():
         write(directory / name, x, y)

@@ -239,9 +239,11 @@ def interpolation(function):
 
 
 def main():
-    arguments = parse_arguments(__doc__, "paper_1d")
+    arguments = parse_arguments(__doc__, "paper_1d.json")
     functions = {task: list(names) for task, names in TASKS.items()}
-    runs = Runs(arguments.output, sawtooth=SAWTOOTH, functions=functions)
+    runs = Runs(
+        arguments.output, arguments.quick, sawtooth=SAWTOOTH, functions=functions
+    )
     rows, seeds, steps, rates = ROWS, SEEDS, STEPS, RATES
     # About the trend: fewer seeds.
     depths, depth_seeds = range(2, 11), 3

@@ -1,7 +1,9 @@
 """Tables and pictures of `paper_1d.py`, from its results alone."""
 
 import numpy as np
+from runs import least
 from runs import select
+from runs import typical
 from tables import markdown
 
 # Milkert, Hyde and Laine, 2025: mean squared errors, (minimum, mean) over 30 seeds of
@@ -34,13 +36,7 @@ def chosen(runs, task, row):
     """The best rate, and its run: on 500 points by the training error, else by test."""
     judged = "train" if task == "dense" else "test"
     candidates = of_row(runs, task, row)
-
-    def error(rate):
-        # Of a typical seed: geometric mean over functions and seeds.
-        mean = np.mean(np.log(candidates[rate][judged]))
-        return np.nan_to_num(mean, nan=np.inf)
-
-    rate = min(candidates, key=error)
+    rate = least(candidates, lambda rate: typical(candidates[rate][judged]))
     return rate, candidates[rate]
 
 

@@ -192,8 +192,8 @@ def train(problem, row, rate, seeds, steps):
 
 
 def main():
-    arguments = parse_arguments(__doc__, "paper_2d")
-    runs = Runs(arguments.output)
+    arguments = parse_arguments(__doc__, "paper_2d.json")
+    runs = Runs(arguments.output, arguments.quick)
     rows, seeds, steps, rates = ROWS, SEEDS, STEPS, RATES
     if arguments.quick:
         rows, seeds, steps, rates = ROWS[1::2], 2, 4, RATES[:1]

@@ -1,7 +1,9 @@
 """Tables and pictures of `paper_2d.py`, from its results alone."""
 
 import numpy as np
+from runs import least
 from runs import select
+from runs import typical
 from tables import markdown
 
 # Points along an axis at which the functions are stored.
@@ -12,7 +14,7 @@ def chosen(runs, problem, row):
     """The run at the rate with the least geometric mean of the training losses."""
     found = select(runs, problem=problem, row=row)
     candidates = {settings["rate"]: run for settings, run in found}
-    rate = min(candidates, key=lambda r: np.mean(np.log(candidates[r]["train"])))
+    rate = least(candidates, lambda rate: typical(candidates[rate]["train"]))
     return rate, candidates[rate]
 
 

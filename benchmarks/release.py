@@ -105,10 +105,17 @@ def ratios(problem, optimizer, seed, relu_rate, epoch):
 def main():
     def add_arguments(parser):
         default = ks.RegionConstraint().relu_rate
-        parser.add_argument("--relu-rate", type=float, default=default)
-        parser.add_argument("--optimizer", default="", help="the start of its name")
+        parser.add_argument(
+            "--relu-rate",
+            type=float,
+            default=default,
+            help="of the layers (%(default)s)",
+        )
+        parser.add_argument(
+            "--optimizer", default="", help="the start of its name (all of them)"
+        )
 
-    arguments = parse_arguments(__doc__, "release", add_arguments)
+    arguments = parse_arguments(__doc__, "release.json", add_arguments)
     optimizers = [o for o in OPTIMIZERS if o.startswith(arguments.optimizer)]
     if not optimizers:
         sys.exit(
@@ -118,7 +125,7 @@ def main():
     problems, seeds, epoch = list(PROBLEMS), SEEDS, RELEASE_EPOCH
     if arguments.quick:
         optimizers, problems, seeds, epoch = optimizers[:1], problems[:1], 1, 2
-    runs = Runs(arguments.output, later=LATER)
+    runs = Runs(arguments.output, arguments.quick, later=LATER)
     rows = []
     for optimizer in optimizers:
         rows.append([optimizer])

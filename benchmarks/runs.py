@@ -1,9 +1,11 @@
 """Results of training runs: stored one by one, so that a killed benchmark goes on."""
 
 import argparse
+import atexit
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -11,10 +13,13 @@ from importlib import import_module
 from pathlib import Path
 
 import keras
-import numpy
+import numpy as np
+from files import read_results
+from files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
+VERSIONS = ("backend", "numpy", "keras")
 
 
 class Runs:
@@ -26,27 +31,41 @@ class Runs:
 
     Args:
         path: where the file is or will be.
+        quick: bool. Whether the runs are tiny ones, which is part of the recipe.
         **recipe: what all runs have in common and changes their results, as numbers,
             strings, lists and dicts. A file with another recipe is refused.
     """
 
-    def __init__(self, path, **recipe):
+    def __init__(self, path, quick=False, **recipe):
         self.path = Path(path)
-        self.results = {"about": about(), "runs": {}}
+        if quick:
+            recipe["quick"] = True
+        now = about()
+        self.results = {"about": now | recipe, "runs": {}}
         if self.path.exists():
-            self.results = json.loads(self.path.read_text())
-        for name, value in recipe.items():
-            found = self.results["about"].setdefault(name, value)
-            if found != value:
+            self.results = read_results(self.path, "about", "runs")
+        found = self.results["about"]
+        for name in sorted(recipe.keys() | found.keys() - now.keys()):
+            if found.get(name) != recipe.get(name):
                 raise ValueError(
-                    f"{self.path} has results for {name}={found!r}, and this run has "
-                    f"{value!r}. Move the file away, or give another --output."
+                    f"{self.path} has results for {name}={found.get(name)!r}, and this "
+                    f"run has {recipe.get(name)!r}. Move the file away, or give "
+                    f"another --output."
                 )
+        # A file may have a backend without its version, or no version at all.
+        self.other_versions = [
+            f"{name} {found[name]}, now {now[name]}"
+            for name in VERSIONS
+            if found.get(name, now[name]) not in (now[name], now[name].split()[0])
+        ]
 
     def __call__(self, train, **settings):
         key = " ".join(f"{name}={value}" for name, value in settings.items())
         runs = self.results["runs"]
         if key not in runs:
+            if self.other_versions:
+                print(f"{self.path} was begun with {'; '.join(self.other_versions)}")
+                self.other_versions = []
             print(f"{len(runs) + 1:4}  {key}", end="", flush=True)
             started = time.perf_counter()
             result = train(**settings)
@@ -57,7 +76,6 @@ class Runs:
         return runs[key]
 
     def write(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # A line a run.
         lines = [
             f"  {json.dumps(key)}: {json.dumps(run)}"
@@ -65,10 +83,8 @@ class Runs:
         ]
         about = json.dumps(self.results["about"])
         text = ",\n".join(lines)
-        # A kill while writing must not take the earlier results along.
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(f'{{"about": {about},\n "runs": {{\n{text}\n }}}}\n')
-        unfinished.replace(self.path)
+        text = f'{{"about": {about},\n "runs": {{\n{text}\n }}}}\n'
+        write_whole(self.path, text)
 
 
 def fields(key):
@@ -86,13 +102,23 @@ def select(runs, **settings):
     return [(settings, run) for settings, run in found if wanted <= settings.items()]
 
 
+def least(candidates, error):
+    """The candidate with the least `error(candidate)`; one with NaN comes last."""
+    return min(candidates, key=lambda c: np.nan_to_num(error(c), nan=np.inf))
+
+
+def typical(errors):
+    """The logarithm of the geometric mean, which single failures do not decide."""
+    return np.mean(np.log(errors))
+
+
 def about():
     backend = keras.backend.backend()
     # Not the package's version: TensorFlow comes in packages of several names.
     version = import_module(backend).__version__
     return {
         "backend": f"{backend} {version}",
-        "numpy": numpy.__version__,
+        "numpy": np.__version__,
         "keras": keras.version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
@@ -107,19 +133,39 @@ class Progress(keras.callbacks.Callback):
             print(text + "\b" * len(text), end="", flush=True)
 
 
-def parse_arguments(description, name, add_arguments=None):
-    """The arguments all benchmarks share: where results go, and `--quick`."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny runs, stored nowhere"
+def parse_arguments(documentation, output, add_arguments=None):
+    """The arguments all benchmarks share: where results and pictures go, `--quick`.
+
+    Args:
+        documentation: str, of the benchmark.
+        output: str. The file or folder of its results, in benchmarks/results.
+        add_arguments: function of the parser.
+    """
+    parser = argparse.ArgumentParser(
+        description=documentation,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / f"{name}.json")
-    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny runs, kept only in an --output"
+    )
+    parser.add_argument(
+        "--output", type=Path, help=f"of results (benchmarks/results/{output})"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        help="folder of pictures (docs/images, or that of a given --output)",
+    )
     if add_arguments:
         add_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.quick:
+    folder = RESULTS
+    if arguments.quick and arguments.output is None:
         folder = Path(tempfile.mkdtemp())
-        arguments.output = folder / arguments.output.name
-        arguments.pictures = folder
+        atexit.register(shutil.rmtree, folder)
+    # Only the recorded results have their pictures in the documentation.
+    elsewhere = arguments.quick or arguments.output is not None
+    arguments.output = arguments.output or folder / output
+    if arguments.pictures is None:
+        arguments.pictures = arguments.output.parent if elsewhere else PICTURES
     return arguments

@@ -22,6 +22,8 @@ import tempfile
 from pathlib import Path
 
 import speed_report
+from files import read_results
+from files import write_whole
 
 HERE = Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
@@ -59,36 +61,41 @@ def measure(section, backend, arguments):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, values in (("backends", BACKENDS), ("sections", SECTIONS)):
+        parser.add_argument(
+            f"--{name}", nargs="+", choices=values, default=values, help="all of them"
+        )
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     parser.add_argument("--repeats", type=int, help="rounds of timing (30; quick: 2)")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--pictures", type=Path, help="folder")
-    parser.add_argument("--plot-only", action="store_true")
+    parser.add_argument(
+        "--output", type=Path, help="of results (benchmarks/results/speed.json)"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        help="folder of pictures (docs/images, or that of a given --output)",
+    )
+    parser.add_argument(
+        "--plot-only", action="store_true", help="from the results, without measuring"
+    )
     arguments = parser.parse_args()
-    if not arguments.quick:
-        arguments.output = arguments.output or HERE / "results" / "speed.json"
+    if arguments.output is not None:
+        arguments.pictures = arguments.pictures or arguments.output.parent
+    elif not arguments.quick:
+        arguments.output = HERE / "results" / "speed.json"
         arguments.pictures = arguments.pictures or HERE.parent / "docs" / "images"
     arguments.repeats = arguments.repeats or (2 if arguments.quick else 30)
     return arguments
 
 
-def save(results, path):
-    # Killed meanwhile, the old file stays.
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(results, indent=1) + "\n")
-    new.replace(path)
-
-
 def main():
     arguments = parse_arguments()
     output = arguments.output
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
     known = output is not None and output.exists()
-    results = json.loads(output.read_text()) if known else {}
+    results = read_results(output) if known else {}
     chosen = [
         (section, backend)
         for section in arguments.sections
@@ -103,7 +110,7 @@ def main():
             continue
         results.setdefault(section, {})[backend] = entry
         if output is not None:
-            save(results, output)
+            write_whole(output, json.dumps(results, indent=1) + "\n")
     for section, backend in chosen:
         if backend in results.get(section, {}):
             entry = results[section][backend]

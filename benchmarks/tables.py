@@ -10,10 +10,12 @@ def mean_and_error(values):
     return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
 
 
-def with_error(values, digits):
+def with_error(values, digits, error_digits=".2g"):
     """Mean and standard error, a str; the mean alone of a single value."""
     mean, error = mean_and_error(values)
-    return f"{mean:{digits}}" + ("" if np.isnan(error) else f" ± {error:.2g}")
+    return f"{mean:{digits}}" + (
+        "" if np.isnan(error) else f" ± {error:{error_digits}}"
+    )
 
 
 def markdown(header, rows):

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,28 +14,40 @@ import runs
 
 import keras_sawtooth as ks
 
+# The sets whose results the documentation shows.
+DOCUMENTED = {"concrete", "energy", "kin8nm", "power"}
 UNITS = 50
 BATCH_SIZE = 64
 # A fifth of it is a validation part.
 SMALLEST_PART = 5
+VALIDATION_SPLITS = 3
+VALIDATION_SEEDS = 2
+# The squares of larger numbers, summed over the rows, may be infinite.
+LARGEST = 1e150
 # Only kernels decay: a bias, a slope or a peak has no reason to be small.
 NOT_DECAYED = ["bias", "alpha", "peak_logits", "amplitude", "slope", "relu_"]
 
 
-def parse_arguments(description, name):
-    """The arguments of benchmarks over sets; with `arguments.folders`, one a set."""
+def parse_arguments(documentation, output):
+    """The arguments of benchmarks over sets; with `arguments.folders`, one a set.
+
+    `arguments.pictures` is `None` where other sets would replace a picture in the
+    documentation.
+    """
 
     def add_arguments(parser):
-        parser.set_defaults(output=runs.RESULTS / name)
-        parser.add_argument("--data-dir", type=Path, required=True)
+        parser.add_argument(
+            "--data-dir", type=Path, required=True, help="a folder with a folder a set"
+        )
         parser.add_argument(
             "--sets", nargs="+", help="folders to take; all of them, --quick the first"
         )
 
-    arguments = runs.parse_arguments(description, name, add_arguments)
+    arguments = runs.parse_arguments(documentation, output, add_arguments)
     names = arguments.sets or sorted(
         path.parent.name for path in arguments.data_dir.glob("*/data.csv")
     )
+    names = dict.fromkeys(names)
     arguments.folders = [arguments.data_dir / name for name in names]
     missing = [
         folder / name
@@ -49,7 +62,29 @@ def parse_arguments(description, name):
         )
     if arguments.quick and not arguments.sets:
         arguments.folders = arguments.folders[:1]
+    if (
+        arguments.pictures == runs.PICTURES
+        and arguments.output == runs.RESULTS / output
+    ):
+        arguments.pictures = runs.PICTURES if set(names) == DOCUMENTED else None
     return arguments
+
+
+def open_sets(arguments, **recipe):
+    """Table and `Runs` of every set, by name: all are checked before any is used."""
+    return {
+        folder.name: (
+            load(folder),
+            runs.Runs(
+                arguments.output / f"{folder.name}.json",
+                arguments.quick,
+                data=checksum(folder),
+                units=UNITS,
+                **recipe,
+            ),
+        )
+        for folder in arguments.folders
+    }
 
 
 class Table(NamedTuple):
@@ -77,40 +112,85 @@ def checksum(folder):
 
 def load(folder):
     """A folder's `data.csv`, target last, and `test_rows.txt`, one line a split."""
-    table, test_rows = folder / "data.csv", folder / "test_rows.txt"
-    header, *lines = table.read_text().splitlines()
-    if _are_numbers(header.split(",")):
-        sys.exit(f"{table} must begin with a line of names. Received: {header!r}")
+    data = _load_rows(folder / "data.csv")
+    test_rows = _load_splits(folder / "test_rows.txt", len(data))
+    return Table(data[:, :-1], data[:, -1], test_rows)
+
+
+def _read_lines(path):
+    """The lines of a file; empty ones at its end do not count."""
     try:
-        data = np.loadtxt(lines, delimiter=",", ndmin=2)
-        lines = [line.split() for line in test_rows.read_text().splitlines()]
-        # The files of some collections have their row numbers as floats.
-        splits = [np.array(line, float) for line in lines if line]
-    except ValueError as error:
-        sys.exit(f"{table} or {test_rows} cannot be read: {error}")
-    if data.shape[1] < 2 or not splits:
-        sys.exit(f"{folder} must have features, a target, and at least one split.")
-    for i, rows in enumerate(splits):
-        known = (0 <= rows) & (rows < len(data)) & (rows == np.floor(rows))
-        trained = len(data) - len(rows)
-        if not known.all() or len(set(rows)) < len(rows) or trained < SMALLEST_PART:
+        # Not `splitlines`, which has other ends of lines than editors.
+        lines = path.read_text("utf-8-sig").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{path} is not to be read as text in UTF-8: {error}")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            sys.exit(f"{path}, line {number}: it is empty. Fill it in, or remove it.")
+    return lines
+
+
+def _load_rows(path):
+    """A line of names and lines of as many numbers, an array."""
+    names, *rows = [line.split(",") for line in _read_lines(path)]
+    if len(names) < 2 or np.isfinite([_number(name) for name in names]).all():
+        sys.exit(
+            f"{path}, line 1: {','.join(names)!r} must be the names of at least one "
+            f"feature and the target, with commas between them."
+        )
+    if not rows:
+        sys.exit(f"{path} must have rows of numbers below its line of names.")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(names):
             sys.exit(
-                f"Split {i} of {test_rows} must be some of the rows 0 to "
-                f"{len(data) - 1}, each once, and leave {SMALLEST_PART} to train on. "
-                f"Received: {len(rows)} rows from {rows.min():g} to {rows.max():g}"
+                f"{path}, line {number}: {','.join(row)!r} must be {len(names)} "
+                f"numbers with commas between them, one for each of the names in line "
+                f"1, and is {len(row)}."
             )
-    incomplete = np.flatnonzero(~np.isfinite(data).all(axis=1))
-    if len(incomplete):
-        sys.exit(f"Row {incomplete[0]} of {table} has a missing value.")
-    return Table(data[:, :-1], data[:, -1], [rows.astype(int) for rows in splits])
+    data = np.array([[_number(text) for text in row] for row in rows])
+    wrong = np.argwhere(~(np.abs(data) < LARGEST))
+    if len(wrong):
+        row, column = wrong[0]
+        sys.exit(
+            f"{path}, line {row + 2}, column {names[column]!r}: "
+            f"{rows[row][column]!r} must be a number, without quotes, finite and below "
+            f"{LARGEST:g}."
+        )
+    return data
 
 
-def _are_numbers(fields):
+def _load_splits(path, n_rows):
+    """Lines of row numbers, a list of arrays."""
+    splits = []
+    for number, line in enumerate(_read_lines(path), 1):
+        split, place = [], f"{path}, line {number}"
+        for text in line.split():
+            # The files of some collections have their row numbers as floats.
+            row = _number(text)
+            if not (row.is_integer() and 0 <= row < n_rows):
+                sys.exit(
+                    f"{place}: {text!r} must be one of the rows 0 to {n_rows - 1}, "
+                    f"with spaces between them."
+                )
+            split.append(int(row))
+        twice = [row for row, count in Counter(split).items() if count > 1]
+        if twice:
+            sys.exit(f"{place}: row {twice[0]} must be there once only.")
+        if n_rows - len(split) < SMALLEST_PART:
+            sys.exit(
+                f"{place}: it has {len(split)} of {n_rows} rows, and must leave "
+                f"{SMALLEST_PART} to train on."
+            )
+        splits.append(np.array(split))
+    return splits
+
+
+def _number(text):
+    """A float; NaN if the text is none."""
     try:
-        np.array(fields, float)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return math.nan
 
 
 def parts(table, splits, validation, seeds=1):
@@ -135,11 +215,7 @@ def parts(table, splits, validation, seeds=1):
             n = len(rows) // 5
             rows, held_out = rows[n:], rows[:n]
         x, y = table.x[rows], table.y[rows, None]
-        moments = [(a.mean(axis=0), a.std(axis=0)) for a in (x, y)]
-        # A feature that never changes says nothing; its deviation is rounding.
-        moments = [
-            (mean, np.where(std > 1e-9 * np.abs(mean), std, 1)) for mean, std in moments
-        ]
+        moments = [(a.mean(axis=0), deviation(a)) for a in (x, y)]
         for seed in range(seeds):
             order = np.random.default_rng([split, seed]).permutation(rows)
             for part, numbers in ((train, order), (judged, held_out)):
@@ -152,6 +228,20 @@ def parts(table, splits, validation, seeds=1):
                 )
             deviations.append(moments[1][1][0])
     return stack(train), stack(judged), np.array(deviations)
+
+
+def validation_parts(table, seeds):
+    """`parts` of the first splits, as many as there are, with a validation part."""
+    splits = range(min(VALIDATION_SPLITS, len(table.test_rows)))
+    return parts(table, splits, True, seeds)
+
+
+def deviation(columns):
+    """Standard deviations by which to divide, `(columns,)`: 1 of what never changes."""
+    deviations = columns.std(axis=0)
+    # The deviation of equal values may be rounding, and that of tiny ones may be zero.
+    changes = (np.ptp(columns, axis=0) > 0) & (deviations > 0)
+    return np.where(changes, deviations, 1)
 
 
 def stack(tables):

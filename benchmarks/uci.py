@@ -17,8 +17,10 @@ they are released.
 
 Prints mean and standard error of the RMSE over the splits in the target's unit, and
 the mean difference to `Dense(relu)` split by split. Writes
-benchmarks/results/uci/SET.json and docs/images/uci.png, or in the place of "uci" the
-name of another --output. `keras-efficient-kan` takes part where it is installed.
+benchmarks/results/uci/SET.json and docs/images/uci.png; with --output DIR/NAME,
+DIR/NAME/SET.json and DIR/NAME.png. Without --output or --pictures, other sets than the
+four of the documentation get no picture. `keras-efficient-kan` takes part where it is
+installed.
 """
 
 import importlib.util
@@ -28,7 +30,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import numpy as np
 import tabular
-from runs import Runs
+from runs import least
 from runs import select
 from tables import markdown
 from tables import mean_and_error
@@ -53,8 +55,6 @@ QUICK_GRID = {
     "weight_decay": (0.0,),
     "steps": (4,),
 }
-VALIDATION_SPLITS = 3
-VALIDATION_SEEDS = 2
 # A training has failed if its error on the training part is so many times the median's,
 # and above that of rows that were not trained on. Trainings that went well have up to
 # 1.8 times, but for those that leave no error at all.
@@ -72,8 +72,7 @@ def choose(grid, error):
     chosen = {name: values[0] for name, values in grid.items()}
 
     def best(candidates):
-        errors = [error(**chosen | candidate) for candidate in candidates]
-        return candidates[np.argmin(np.nan_to_num(errors, nan=np.inf))]
+        return least(candidates, lambda candidate: error(**chosen | candidate))
 
     for name, values in grid.items():
         chosen |= best([{name: value} for value in values])
@@ -85,8 +84,7 @@ def choose(grid, error):
 
 def run_set(runs, table, models, layer_counts, grid):
     """Search and final training of all models on one set."""
-    splits = range(min(VALIDATION_SPLITS, len(table.test_rows)))
-    validation = tabular.parts(table, splits, True, VALIDATION_SEEDS)
+    validation = tabular.validation_parts(table, tabular.VALIDATION_SEEDS)
     test = tabular.parts(table, range(len(table.test_rows)), False)
 
     def trainer(parts):
@@ -171,15 +169,21 @@ def report(name, results):
 
 
 def outliers(found):
-    """A line for every row of the table whose mean is that of one split."""
+    """A line for every row of the table whose mean is that of one split, or NaN."""
     lines = []
     for (model, layers), result in found.items():
-        errors, median = result["rmse"], np.median(result["rmse"])
+        name, errors = f"{layers} of {model}", np.array(result["rmse"])
+        finite = np.isfinite(errors)
+        if not finite.all():
+            splits = ", ".join(map(str, np.flatnonzero(~finite)))
+            lines.append(f"\n{name}: no finite error on split {splits}.\n")
+            # The finite ones keep their numbers.
+            errors = np.where(finite, errors, -np.inf)
         split = int(np.argmax(errors))
-        if errors[split] > OUTLIER * median:
+        if finite.any() and errors[split] > OUTLIER * np.median(errors[finite]):
             lines.append(
-                f"\n{layers} of {model}: split {split} has {errors[split]:.4g}, the "
-                f"median of the splits is {median:.4g}.\n"
+                f"\n{name}: split {split} has {errors[split]:.4g}, the median of the "
+                f"splits is {np.median(errors[finite]):.4g}.\n"
             )
     return "".join(lines)
 
@@ -223,23 +227,22 @@ def main():
     if arguments.quick:
         layer_counts, grid = LAYERS[:1], QUICK_GRID
         models = [model for model in models if model in ("relu", "sawtooth released")]
-    sets = {}
-    for folder in arguments.folders:
-        print(f"{folder.name}:")
-        runs = Runs(
-            arguments.output / f"{folder.name}.json",
-            data=tabular.checksum(folder),
-            units=tabular.UNITS,
-            batch_size=tabular.BATCH_SIZE,
-            validation={"splits": VALIDATION_SPLITS, "seeds": VALIDATION_SEEDS},
-        )
-        run_set(runs, tabular.load(folder), models, layer_counts, grid)
-        sets[folder.name] = runs.results
+    opened = tabular.open_sets(
+        arguments,
+        batch_size=tabular.BATCH_SIZE,
+        validation={
+            "splits": tabular.VALIDATION_SPLITS,
+            "seeds": tabular.VALIDATION_SEEDS,
+        },
+    )
+    for name, (table, runs) in opened.items():
+        print(f"{name}:")
+        run_set(runs, table, models, layer_counts, grid)
     print()
+    sets = {name: runs.results for name, (_, runs) in opened.items()}
     for name, results in sets.items():
         print(report(name, results))
-    # The picture in the documentation is of all sets.
-    if not arguments.quick and not arguments.sets:
+    if arguments.pictures and not arguments.quick:
         draw(sets, arguments.pictures / f"{arguments.output.name}.png")
 
 
