@@ -36,6 +36,11 @@ def check_integer(name, value, low, high=math.inf):
     return int(value)
 
 
+def check_verbose(value):
+    # Keras takes `True` and `False` as well.
+    return check_integer("verbose", int(value) if isinstance(value, bool) else value, 0)
+
+
 def check_number(name, value, low, high=math.inf):
     """A finite number of at least `low` and below `high`."""
     if (

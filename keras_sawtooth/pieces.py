@@ -20,7 +20,16 @@ class LinearRegions(NamedTuple):
     """Linear pieces of a function of one variable, from left to right.
 
     On `[breakpoints[k], breakpoints[k + 1]]` the function is
-    `slopes[k] * z + intercepts[k]`. Call it for values:
+    `slopes[k] * z + intercepts[k]`. Called with an array of any shape, it returns the
+    values there. Beyond the outermost breakpoints the outermost pieces continue, which
+    need not be what a layer does: ask `linear_regions` for a larger `interval`.
+
+    Args:
+        breakpoints: float array `(pieces + 1,)`, increasing.
+        slopes: float array `(pieces,)`.
+        intercepts: float array `(pieces,)`.
+
+    Example:
 
         >>> tent = LinearRegions(np.arange(3), np.array([1, -1]), np.array([0, 2]))
         >>> tent(np.array([0.5, 1.5]))
@@ -32,11 +41,7 @@ class LinearRegions(NamedTuple):
     intercepts: np.ndarray
 
     def __call__(self, z):
-        """Value at `z`, which should lie between the outermost breakpoints.
-
-        Farther out the outermost pieces continue, and the layer may do otherwise: ask
-        `linear_regions` for a larger `interval`.
-        """
+        """Values at `z`, which should lie between the outermost breakpoints."""
         piece = np.searchsorted(self.breakpoints[1:-1], z)
         return self.slopes[piece] * z + self.intercepts[piece]
 

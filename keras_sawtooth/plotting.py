@@ -4,10 +4,14 @@ import numpy as np
 
 from keras_sawtooth.regions import linear_regions
 from keras_sawtooth.regions import region_constraint_of
+from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 
 def plot_regions(layer, channels=None, axes=None, interval=None):
-    """Draw the functions of some channels with their breakpoints.
+    """Draw the functions of some channels, with their breakpoints.
+
+    Every function is drawn against its own input: in a `SawtoothDense` that is the
+    pre-activation of the unit, and not an input of the model.
 
     Args:
         layer: a built `RegionConstraint` or `SawtoothDense`.
@@ -17,11 +21,12 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
             domain of the layer.
 
     Returns:
-        The list of axes.
+        The list of axes. In a script, `matplotlib.pyplot.show()` shows them, and
+        `axes[0].figure.savefig("units.png")` saves them.
 
     Raises:
         ImportError: if matplotlib is missing.
-        TypeError: if `layer` is neither of these layers.
+        TypeError: if `layer` is neither of these layers, or `axes` are no axes.
         ValueError: if the layer is not built, there are no channels, or not as many as
             axes, a channel does not exist, a weight is not finite, or `interval` is
             not two finite increasing numbers.
@@ -45,6 +50,7 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
     channels = np.ravel(channels).tolist()
     if not channels:
         raise ValueError(f"Name a channel to draw. Received: channels={channels}")
+    input_name = "pre-activation" if isinstance(layer, SawtoothDense) else "input"
     # Before a figure is opened: this may fail.
     regions = [linear_regions(layer, channel, interval) for channel in channels]
     if axes is None:
@@ -56,6 +62,8 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
             layout="constrained",
         )
     axes = np.ravel(axes).tolist()
+    if not all(hasattr(axis, "plot") for axis in axes):
+        raise TypeError(f"`axes` must be axes of matplotlib. Received: axes={axes}")
     if len(axes) != len(channels):
         raise ValueError(
             "Give one of `axes` for every one of `channels`. Received: "
@@ -64,6 +72,7 @@ def plot_regions(layer, channels=None, axes=None, interval=None):
     for axis, channel, pieces in zip(axes, channels, regions, strict=True):
         draw_regions(axis, pieces)
         axis.set_title(f"channel {channel}", fontsize="medium")
+        axis.set_xlabel(input_name)
     return axes
 
 

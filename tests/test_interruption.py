@@ -172,7 +172,7 @@ def test_goes_on_after_a_crash(arguments, epoch, first, uninterrupted, tmp_path)
 def test_two_callbacks_that_wait_for_different_metrics(tmp_path):
     def callbacks():
         monitors = ("val_mae", "val_r2_score")
-        waiting = [ks.ReleaseConstraints(monitor=name) for name in monitors]
+        waiting = [ks.ReleaseConstraints(monitor=m, patience=1) for m in monitors]
         return [*waiting, ks.BackupAndRestore(tmp_path / "b")]
 
     def go(*others):

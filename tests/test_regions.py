@@ -370,3 +370,5 @@ def test_plots_have_a_panel_and_the_breakpoints_of_every_channel():
         ks.plot_regions(layer, channels=[0], axes=axes)
     with pytest.raises(ValueError, match=r"channels=\[\]"):
         ks.plot_regions(layer, channels=[])
+    with pytest.raises(TypeError, match=r"axes=\['x'\]"):
+        ks.plot_regions(layer, channels=[0], axes="x")

@@ -546,11 +546,25 @@ def test_a_training_without_a_release_says_so(capsys):
     callbacks = [keras.callbacks.EarlyStopping(**both), ks.ReleaseConstraints(**both)]
     with pytest.warns(UserWarning, match="after patience=2 without .* `loss`"):
         fit(model, batch_size=64, epochs=9, callbacks=callbacks)
-    fit(model, batch_size=64, epochs=2, callbacks=[wait])
+    wait = ks.ReleaseConstraints(patience=1, min_delta=0, verbose=1)
+    fit(model, batch_size=64, epochs=3, callbacks=[wait])
     assert "No release: no plateau of `loss` before the end" in capsys.readouterr().out
     ks.release(model)
     fit(model, batch_size=64, epochs=2, callbacks=[wait])
     assert "were released before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_the_soonest_release_by_a_plateau(patience):
+    model = build()
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
+    release = ks.ReleaseConstraints(patience=patience, min_delta=100)
+    too_few = max(patience, 1) + 1
+    with pytest.warns(UserWarning, match=f"constrained: .* patience={patience} leads"):
+        fit(model, batch_size=64, epochs=too_few, callbacks=[release])
+    last = too_few + 3
+    fit(model, batch_size=64, initial_epoch=3, epochs=last + 1, callbacks=[release])
+    assert model.history.history["constrained"] == [1.0] * too_few + [0.0]
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
@@ -647,7 +661,8 @@ def test_a_plateau_is_forgotten_with_the_end_of_training():
     for _ in range(2):
         model = build()
         model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=EAGERLY)
-        history = fit(model, epochs=2, callbacks=[release]).history
+        with ends_constrained():
+            history = fit(model, epochs=2, callbacks=[release]).history
         assert history["constrained"] == [1.0, 1.0]
 
 

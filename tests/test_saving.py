@@ -530,7 +530,7 @@ def test_load_weights_takes_a_model():
 def test_a_missing_file_is_named(tmp_path):
     model = trained(plain, "constrained")
     before = state(model)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*nowhere.* what it was"):
         ks.load_weights(model, tmp_path / "nowhere.weights.h5")
     assert_same_state(model, before, atol=0)
 

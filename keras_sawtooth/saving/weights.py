@@ -90,7 +90,10 @@ def _load_weights(model, filepath, kwargs):
             refuse_nan(model.weights + _optimizer_variables(model), diverged)
     except Exception as error:
         if isinstance(error, FileNotFoundError) and not os.path.exists(filepath):
-            raise
+            raise FileNotFoundError(
+                f"There is no file {str(filepath)!r}, and {model.name!r} is what it "
+                "was before."
+            ) from error
         raise ValueError(
             f"The weights in {str(filepath)!r} cannot be loaded, and "
             f"{model.name!r} is what it was before. {error}"

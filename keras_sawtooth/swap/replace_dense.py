@@ -6,6 +6,7 @@ import warnings
 import keras
 
 from keras_sawtooth.arguments import check_model
+from keras_sawtooth.arguments import check_verbose
 from keras_sawtooth.cloning import ENDS_IN_ACTIVATION
 from keras_sawtooth.cloning import clone_graph
 from keras_sawtooth.cloning import uncompiled
@@ -103,6 +104,7 @@ def replace_dense(
         ['SawtoothDense', 'Dense']
     """
     kinds = _check_arguments(model, kinds, where, {"depth": depth, **kwargs})
+    verbose = check_verbose(verbose)
     chosen, left = choose_layers(model, kinds, where)
     rewriter = Rewriter(model, chosen, {"depth": depth, **kwargs})
     with variable_scope(model), uncompiled(model):

@@ -12,6 +12,7 @@ from keras import ops
 from keras_sawtooth.arguments import check_choice
 from keras_sawtooth.arguments import check_integer
 from keras_sawtooth.arguments import check_number
+from keras_sawtooth.arguments import check_verbose
 
 # The default of `min_delta` is this share of the best value so far.
 RELATIVE_DELTA = 0.01
@@ -41,10 +42,7 @@ class Plateau(keras.callbacks.EarlyStopping):
             patience=check_integer("patience", patience, 0),
             min_delta=0 if relative else check_number("min_delta", min_delta, 0),
             mode=check_choice("mode", mode, ("auto", "min", "max")),
-            # Keras takes `True` and `False` as well.
-            verbose=check_integer(
-                "verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0
-            ),
+            verbose=check_verbose(verbose),
         )
         self._relative = relative
 

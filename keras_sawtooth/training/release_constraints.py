@@ -44,8 +44,9 @@ class ReleaseConstraints(Plateau):
 
     Warns:
         UserWarning: at the start of a training of several epochs that ends before
-            `epoch`; at the end of one that left layers constrained, as it was stopped
-            before `epoch` or while the callback waited, or a validation metric to be
+            `epoch`, or too soon for a plateau, which takes `patience + 2` epochs. At
+            the end of one that left layers constrained, as it was stopped before
+            `epoch` or while the callback waited, or a validation metric to be
             monitored was in no logs.
 
     Raises:
@@ -131,7 +132,7 @@ class ReleaseConstraints(Plateau):
         if not self._started:
             # Not before: `BackupAndRestore` may change the first epoch.
             self._started = True
-            self._check_epoch(epoch)
+            self._check_epochs(epoch)
         if self.epoch is None:
             self._replay()
         due = self._reached if self.epoch is None else epoch >= self.epoch
@@ -171,18 +172,31 @@ class ReleaseConstraints(Plateau):
         elif constrained_layers(self.model):
             self._report_constrained()
 
-    def _check_epoch(self, first):
+    def _check_epochs(self, first):
         """Say at the start of a training that it will end before the release."""
         epochs = (self.params or {}).get("epochs")
-        if self.epoch is None or epochs is None or self.epoch < epochs:
-            return
         # Not in a loop by hand, one epoch a `fit`.
-        if epochs - first > 1 and constrained_layers(self.model):
+        if epochs is None or epochs - first < 2 or not constrained_layers(self.model):
+            return
+        if self.epoch is not None:
+            soonest = self.epoch
+            reason = f"the release is to come at the start of epoch={soonest}"
+        else:
+            # After the first epoch, which is the best so far, and those of a plateau.
+            soonest = 1 + max(self.patience, 1)
+            if not getattr(self.model.history, "restored", None):
+                soonest += first
+            reason = (
+                f"a plateau with patience={self.patience} leads to a release at the "
+                f"start of epoch {soonest} at the soonest. Give a smaller `patience`, "
+                "or an `epoch`"
+            )
+        if soonest >= epochs:
             self._told = True
             warnings.warn(
                 f"The layers of {self.model.name!r} will stay constrained: the last "
-                f"epoch of this training is {epochs - 1}, counted from 0, and the "
-                f"release is to come at the start of epoch={self.epoch}. {ADVICE}",
+                f"epoch of this training is {epochs - 1}, counted from 0, and "
+                f"{reason}. {ADVICE}",
                 stacklevel=2,
             )
 
