@@ -334,7 +334,7 @@ def test_compiled_jacobians(phase, depth, blocks):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
-@pytest.mark.parametrize("recorded", ["persistent", "three_tapes", "forward_over_back"])
+@pytest.mark.parametrize("recorded", ["persistent", "forward_over_back"])
 @each_case
 def test_gradients_that_are_recorded(phase, depth, blocks, recorded):
     """As for differential equations: TensorFlow may differentiate what it records."""
@@ -348,17 +348,6 @@ def test_gradients_that_are_recorded(phase, depth, blocks, recorded):
             tape.watch(z)
             first = tape.gradient(y(), z)
         return tape.gradient(first, z)
-
-    def three_tapes(y):
-        with tf.GradientTape() as last, tf.GradientTape() as second:
-            last.watch(z)
-            second.watch(z)
-            with tf.GradientTape() as tape:
-                tape.watch(z)
-                value = y()
-            first = tape.gradient(value, z)
-            bends = second.gradient(first, z)
-        return last.gradient(bends, z)
 
     def forward_over_back(y):
         with tf.autodiff.ForwardAccumulator(z, tf.ones_like(z)) as accumulator:
@@ -375,7 +364,7 @@ def test_gradients_that_are_recorded(phase, depth, blocks, recorded):
         derive = ways[recorded]
         return to_numpy(tf.function(lambda: derive(y), jit_compile=compiled)())
 
-    ways = {f.__name__: f for f in (persistent, three_tapes, forward_over_back)}
+    ways = {f.__name__: f for f in (persistent, forward_over_back)}
     expected = derivative(plain, False)
     assert np.abs(expected).max() > 0.1
     assert_close(derivative(fast, True), expected, 1e-4)
