@@ -56,6 +56,14 @@ def test_recipe(recipe, features):
     assert np.isfinite(model.predict(rows, verbose=0)).all()
 
 
+@on_one_backend
+def test_recipe_after_a_convolution():
+    code = code_by_heading(ROOT / "docs" / "recipes.md")
+    names = {"keras": keras, "ks": ks}
+    exec(code["After a convolution, or any other layer", ""], names)
+    assert names["model"].predict(np.zeros((2, 24, 1)), verbose=0).shape == (2, 1)
+
+
 @pytest.mark.skipif(BACKEND == "jax", reason="the same Keras code as on TensorFlow")
 def test_demo(tmp_path):
     output = run("examples/energy.py", "--epochs", 2, "--out", tmp_path)
