@@ -62,11 +62,10 @@ def parse_arguments(documentation, output):
         )
     if arguments.quick and not arguments.sets:
         arguments.folders = arguments.folders[:1]
-    if (
-        arguments.pictures == runs.PICTURES
-        and arguments.output == runs.RESULTS / output
-    ):
-        arguments.pictures = runs.PICTURES if set(names) == DOCUMENTED else None
+    in_documentation = arguments.pictures == runs.PICTURES
+    recorded = arguments.output == runs.RESULTS / output
+    if in_documentation and recorded and set(names) != DOCUMENTED:
+        arguments.pictures = None
     return arguments
 
 

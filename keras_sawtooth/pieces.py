@@ -157,8 +157,8 @@ def joined(parts, rounding):
     for next_line, part in parts[1:]:
         before, after = whole.slopes[-1], part.slopes[0]
         size = np.abs([line, next_line, before, after]).max()
-        continues = abs(after - before) <= rounding * size
-        skipped = int(continues)
+        # A piece that continues is no new one.
+        skipped = int(abs(after - before) <= rounding * size)
         whole = LinearRegions(
             np.concatenate([whole.breakpoints[:-1], part.breakpoints[skipped:]]),
             np.concatenate([whole.slopes, part.slopes[skipped:]]),

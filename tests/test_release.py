@@ -567,6 +567,20 @@ def test_the_soonest_release_by_a_plateau(patience):
     assert model.history.history["constrained"] == [1.0] * too_few + [0.0]
 
 
+def test_a_plateau_in_a_loop_by_hand():
+    """`CallbackList` gives the model no history unless it is asked to."""
+    model = build()
+    release = ks.ReleaseConstraints(patience=1, min_delta=100)
+    model.compile("adam", "mse", run_eagerly=EAGERLY)
+    callbacks = keras.callbacks.CallbackList([release], model=model, epochs=3)
+    callbacks.on_train_begin()
+    for epoch in range(3):
+        callbacks.on_epoch_begin(epoch)
+        assert model.layers[0].constrained == (epoch < 2)
+        callbacks.on_epoch_end(epoch, {"loss": 1.0})
+    callbacks.on_train_end()
+
+
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("share, expected", [(0.98, None), (0.995, 3)])
 def test_a_plateau_has_no_unit(unit, share, expected):

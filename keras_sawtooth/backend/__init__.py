@@ -29,7 +29,7 @@ and where these say that they are of use
 * `fused(function, name, domain)`: `function`, which is the `"sawtooth"` or the
   `"relu_network"` on a domain, with its derivatives in one GPU kernel, and its values
   in another where that is faster, or on torch in one operator each that goes through
-  blocks on a CPU. JAX makes kernels of `function`, torch has some of these names.
+  blocks on a CPU. JAX makes kernels of `function`, torch has operators by `name`.
 """
 
 import keras

@@ -126,7 +126,7 @@ def _has_tangents(tensors):
     # There is no public way to know it.
     from tensorflow.python.eager import forwardprop_util
 
-    return bool(forwardprop_util.pack_tangents(tensors).indices)
+    return any(forwardprop_util.pack_tangents(tensors).indices)
 
 
 def _call_unrecorded(function, arguments):

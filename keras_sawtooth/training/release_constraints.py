@@ -184,7 +184,8 @@ class ReleaseConstraints(Plateau):
         else:
             # After the first epoch, which is the best so far, and those of a plateau.
             soonest = 1 + max(self.patience, 1)
-            if not getattr(self.model.history, "restored", None):
+            history = getattr(self.model, "history", None)
+            if not getattr(history, "restored", None):
                 soonest += first
             reason = (
                 f"a plateau with patience={self.patience} leads to a release at the "
