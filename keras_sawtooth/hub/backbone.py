@@ -13,6 +13,7 @@ from keras_sawtooth.hub.files import refuse_older_task
 from keras_sawtooth.preset_io.atomic_directory import written_whole
 from keras_sawtooth.preset_io.files import errors_naming
 from keras_sawtooth.preset_io.handles import check_directory
+from keras_sawtooth.preset_io.handles import label_of
 from keras_sawtooth.sawtooth_dense import SawtoothDense
 
 # A preset may ask for any number, and every layer takes a moment.
@@ -199,10 +200,10 @@ class SawtoothBackbone(keras_hub.models.Backbone):
             ValueError: if the preset is damaged, asks for what is not allowed, or holds
                 another model than a backbone.
         """
-        directory, dtype = locate_checked(preset, SawtoothBackbone)
+        directory, dtype, _ = locate_checked(preset, SawtoothBackbone)
         # KerasHub would take the dtype policy of the moment.
         kwargs["dtype"] = kwargs.get("dtype") or dtype
-        with errors_naming(f"preset {str(preset)!r}"):
+        with errors_naming(label_of(preset)):
             return super().from_preset(str(directory), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):

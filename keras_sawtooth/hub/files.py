@@ -14,6 +14,7 @@ from keras_sawtooth.preset_io.files import check_files
 from keras_sawtooth.preset_io.files import errors_naming
 from keras_sawtooth.preset_io.files import read_json
 from keras_sawtooth.preset_io.files import without_compilation
+from keras_sawtooth.preset_io.handles import label_of
 from keras_sawtooth.preset_io.handles import locate
 from keras_sawtooth.preset_io.loading import check_preset
 from keras_sawtooth.preset_io.size import check_size
@@ -23,34 +24,41 @@ TASK_WEIGHTS = "task.weights.h5"
 
 
 def locate_checked(preset, backbone_cls, task=False):
-    """Where a preset is, after all checks, and the dtype it was saved with."""
+    """Check a preset of KerasHub.
+
+    Args:
+        preset: str or path. A handle.
+        backbone_cls: class that its backbone must be of.
+        task: bool. Whether its task will be loaded, too, if it holds one.
+
+    Returns:
+        The directory, the dtype policy that the backbone was saved with or `None`, and
+        the config of the task or `None`.
+    """
     directory, root = locate(preset, (TASK, TASK_WEIGHTS) if task else ())
-    label = f"preset {str(preset)!r}"
+    label = label_of(preset)
     config, _ = check_preset(directory, root, label)
-    if not _is_registered(config, backbone_cls):
+    if not is_registered(config, backbone_cls):
         raise ValueError(
             f"The {label} holds a {config['class_name']!r}, which is not a backbone. "
             "Load it by `keras_sawtooth.from_preset`."
         )
-    if task and (directory / TASK).exists():
-        with errors_naming(label):
-            check_files(directory, root, (TASK, TASK_WEIGHTS))
-            task_config = without_compilation(read_json(directory / TASK))
-            objects = check_config(task_config)
-            # A task compiles itself, for which its variables need values.
-            task_config["config"] = {**task_config["config"], "compile": False}
-            weights = [directory / WEIGHTS, directory / TASK_WEIGHTS]
-            check_size(task_config, weights, objects)
     dtype = config["config"].get("dtype")
-    return directory, None if dtype is None else keras.dtype_policies.get(dtype)
+    dtype = None if dtype is None else keras.dtype_policies.get(dtype)
+    if not task or not (directory / TASK).exists():
+        return directory, dtype, None
+    with errors_naming(label):
+        return directory, dtype, _checked_task(directory, root)
 
 
-def saved_task(directory, cls):
-    """The config of the task in a preset, or `None` if there is none of that class."""
-    if not (directory / TASK).exists():
-        return None
+def _checked_task(directory, root):
+    check_files(directory, root, (TASK, TASK_WEIGHTS))
     config = without_compilation(read_json(directory / TASK))
-    return config if _is_registered(config, cls) else None
+    objects = check_config(config)
+    # A task compiles itself, for which its variables need values.
+    uncompiled = {**config, "config": {**config["config"], "compile": False}}
+    check_size(uncompiled, [directory / WEIGHTS, directory / TASK_WEIGHTS], objects)
+    return config
 
 
 def refuse_older_task(directory):
@@ -112,7 +120,7 @@ def _has_assets(layer):
         return bool(os.listdir(directory))
 
 
-def _is_registered(config, cls):
+def is_registered(config, cls):
     """Whether it is the config of a `cls`, or of a subclass that users registered."""
     found = keras.saving.get_registered_object(config.get("registered_name"))
     return isinstance(found, type) and issubclass(found, cls)

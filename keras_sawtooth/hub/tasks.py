@@ -12,13 +12,14 @@ from keras_sawtooth.arguments import check_number
 from keras_sawtooth.hub.backbone import SawtoothBackbone
 from keras_sawtooth.hub.files import TASK
 from keras_sawtooth.hub.files import TASK_WEIGHTS
+from keras_sawtooth.hub.files import is_registered
 from keras_sawtooth.hub.files import locate_checked
 from keras_sawtooth.hub.files import preprocessor_config
-from keras_sawtooth.hub.files import saved_task
 from keras_sawtooth.nested_layers import flatten_layers
 from keras_sawtooth.preset_io.atomic_directory import written_whole
 from keras_sawtooth.preset_io.files import errors_naming
 from keras_sawtooth.preset_io.handles import check_directory
+from keras_sawtooth.preset_io.handles import label_of
 
 
 class SawtoothTask(keras_hub.models.Task):
@@ -93,10 +94,10 @@ class SawtoothTask(keras_hub.models.Task):
             ValueError: if the preset is damaged, asks for what is not allowed, or holds
                 neither a task nor a backbone.
         """
-        directory, dtype = locate_checked(preset, SawtoothBackbone, task=True)
+        directory, dtype, saved = locate_checked(preset, SawtoothBackbone, task=True)
         dtype = kwargs.pop("dtype", None) or dtype
         new_head = not kwargs.keys().isdisjoint(("num_classes", "num_outputs"))
-        with errors_naming(f"preset {str(preset)!r}"):
+        with errors_naming(label_of(preset)):
             if "backbone" not in kwargs:
                 # Not by `SawtoothBackbone`, which would check all files again.
                 kwargs["backbone"] = keras_hub.models.Backbone.from_preset(
@@ -104,10 +105,9 @@ class SawtoothTask(keras_hub.models.Task):
                 )
             # KerasHub's own method keeps the config with `num_classes` only, and finds
             # no task for a subclass of the backbone.
-            saved = saved_task(directory, cls)
-            if saved is None:
+            if saved is None or not is_registered(saved, cls):
                 return cls(**kwargs)
-            saved["config"] = {**saved["config"], **kwargs}
+            saved = {**saved, "config": {**saved["config"], **kwargs}}
             task = keras.saving.deserialize_keras_object(saved)
             if load_weights:
                 # A preprocessor may have weights, too.

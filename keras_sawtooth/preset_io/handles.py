@@ -53,6 +53,11 @@ def check_directory(argument, directory):
         )
 
 
+def label_of(handle):
+    """What errors call the preset of a handle."""
+    return f"preset {str(handle)!r}"
+
+
 def locate(handle, optional=()):
     """Where the files of a preset are.
 

@@ -15,6 +15,7 @@ from keras_sawtooth.preset_io.files import check_files
 from keras_sawtooth.preset_io.files import errors_naming
 from keras_sawtooth.preset_io.files import read_json
 from keras_sawtooth.preset_io.files import without_compilation
+from keras_sawtooth.preset_io.handles import label_of
 from keras_sawtooth.preset_io.handles import locate
 from keras_sawtooth.preset_io.size import check_size
 from keras_sawtooth.saving.weights import refuse_nan
@@ -60,7 +61,7 @@ def from_preset(handle, custom_objects=None):
             f"Received: custom_objects={custom_objects!r}"
         )
     directory, root = locate(handle)
-    return load_preset(directory, root, f"preset {str(handle)!r}", custom_objects)
+    return load_preset(directory, root, label_of(handle), custom_objects)
 
 
 def load_preset(directory, root, label, custom_objects=None):
