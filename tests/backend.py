@@ -83,7 +83,7 @@ def hessian(function, arrays):
     if backend == "jax":
         import jax
 
-        rows = jax.hessian(function, argnums=tuple(range(len(tensors))))(*tensors)
+        rows = jax.jit(jax.hessian(function, tuple(range(len(tensors)))))(*tensors)
     elif backend == "tensorflow":
         import tensorflow as tf
 

@@ -31,7 +31,7 @@ def build(scales):
     return keras.Sequential(
         [
             keras.Input((3,)),
-            ks.SawtoothDense(16, depth=3, scales=scales),
+            ks.SawtoothDense(16, depth=2, scales=scales),
             ks.SawtoothDense(8, depth=2, scales=scales),
             keras.layers.Dense(1),
         ]

@@ -107,9 +107,9 @@ def train(directory, release, point):
     model = keras.Sequential(
         [
             keras.Input((5,)),
-            ks.SawtoothDense(6),
+            ks.SawtoothDense(6, depth=2),
             layers.Dropout(0.1, seed=1),
-            ks.SawtoothDense(6, scales="free"),
+            ks.SawtoothDense(6, depth=2, scales="free"),
             layers.Dense(1),
         ]
     )

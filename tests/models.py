@@ -20,28 +20,34 @@ def data(rows=32):
     return x, np.sin(2 * x[:, :1]) * x[:, 1:2]
 
 
-def plain(depth=3, **arguments):
+# Every further level of depth makes programs that take longer to compile.
+DEPTH = 2
+
+
+def plain(depth=DEPTH, **arguments):
     x = keras.Input((5,))
     hidden = ks.SawtoothDense(6, depth, **arguments)(x)
     hidden = ks.SawtoothDense(4, depth=1, **arguments)(hidden)
     return keras.Model(x, layers.Dense(1)(hidden))
 
 
-def nested(**arguments):
-    inner = keras.Sequential([keras.Input((5,)), ks.SawtoothDense(6, **arguments)])
+def nested(depth=DEPTH, **arguments):
+    inner = keras.Sequential(
+        [keras.Input((5,)), ks.SawtoothDense(6, depth, **arguments)]
+    )
     x = keras.Input((5,))
     return keras.Model(x, layers.Dense(1)(inner(x)))
 
 
-def shared(**arguments):
+def shared(depth=DEPTH, **arguments):
     x = keras.Input((5,))
-    layer = ks.SawtoothDense(5, scales="free", **arguments)
+    layer = ks.SawtoothDense(5, depth, scales="free", **arguments)
     return keras.Model(x, layers.Dense(1)(layer(layer(x))))
 
 
-def behind_dense(**arguments):
+def behind_dense(depth=DEPTH, **arguments):
     x = keras.Input((5,))
-    hidden = ks.RegionConstraint(**arguments)(layers.Dense(6)(x))
+    hidden = ks.RegionConstraint(depth, **arguments)(layers.Dense(6)(x))
     hidden = layers.BatchNormalization()(hidden)
     return keras.Model(x, layers.Dense(1)(hidden))
 

@@ -38,8 +38,8 @@ def build(constrained=True):
     return keras.Sequential(
         [
             keras.Input((5,)),
-            ks.RegionConstraint(constrained=constrained),
-            ks.SawtoothDense(4, **arguments),
+            ks.RegionConstraint(depth=2, constrained=constrained),
+            ks.SawtoothDense(4, depth=2, **arguments),
             ks.SawtoothDense(1, depth=1, **arguments),
         ]
     )
@@ -275,7 +275,7 @@ def of_another_depth(directory):
         [
             keras.Input((5,)),
             ks.RegionConstraint(depth=4),
-            ks.SawtoothDense(4),
+            ks.SawtoothDense(4, depth=2),
             ks.SawtoothDense(1, depth=1),
         ]
     )
@@ -287,8 +287,8 @@ def of_another_width(directory):
     other = keras.Sequential(
         [
             keras.Input((5,)),
-            ks.RegionConstraint(),
-            ks.SawtoothDense(7),
+            ks.RegionConstraint(depth=2),
+            ks.SawtoothDense(7, depth=2),
             ks.SawtoothDense(1, depth=1),
         ]
     )

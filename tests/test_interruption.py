@@ -256,7 +256,7 @@ def test_a_damaged_backup_is_refused(name, tmp_path):
 def test_a_backup_of_another_model_is_refused(tmp_path):
     backup = ks.BackupAndRestore(tmp_path, delete_checkpoint=False)
     train([backup, ks.ReleaseConstraints(epoch=2)])
-    model = trained(lambda: plain(depth=2), "constrained")
+    model = trained(lambda: plain(depth=3), "constrained")
     before = state(model)
     with pytest.raises(ValueError, match="cannot be restored"):
         continue_training(model, callbacks=[backup])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     jax.__version_info__ < jax_gpu_kernels.OLDEST_JAX, reason="kernels for later JAX"
 )
 # A network of one hidden layer has a kernel without elements.
-KINDS = [("constrained", 3), ("released", 1), ("released", 2)]
+KINDS = [("constrained", 2), ("released", 1), ("released", 2)]
 SHAPE = (32, 128)
 
 

@@ -9,6 +9,8 @@ from models import compiled
 import keras_sawtooth as ks
 
 UNITS = 6
+# The default, 3, makes programs that take longer to compile.
+DEPTH = 2
 
 
 def sequential():
@@ -18,7 +20,7 @@ def sequential():
 
 def functional_with_two_inputs():
     a, b = keras.Input((5,)), keras.Input((3,))
-    shared = ks.SawtoothDense(UNITS, depth=2)
+    shared = ks.SawtoothDense(UNITS, DEPTH)
     merged = layers.Add()([shared(layers.Dense(4)(a)), shared(layers.Dense(4)(b))])
     return keras.Model([a, b], layers.Dense(1)(merged)), [(5,), (3,)]
 
@@ -26,7 +28,7 @@ def functional_with_two_inputs():
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
-        self.hidden = [ks.SawtoothDense(UNITS), ks.SawtoothDense(UNITS)]
+        self.hidden = [ks.SawtoothDense(UNITS, DEPTH), ks.SawtoothDense(UNITS, DEPTH)]
         self.head = layers.Dense(1)
 
     def call(self, x):
@@ -40,14 +42,14 @@ def subclassed():
 
 
 def nested():
-    inner = keras.Sequential([keras.Input((5,)), ks.SawtoothDense(UNITS)])
+    inner = keras.Sequential([keras.Input((5,)), ks.SawtoothDense(UNITS, DEPTH)])
     x = keras.Input((5,))
     return keras.Model(x, layers.Dense(1)(inner(x))), [(5,)]
 
 
 def time_distributed():
     x = keras.Input((7, 5))
-    y = layers.TimeDistributed(ks.SawtoothDense(UNITS))(x)
+    y = layers.TimeDistributed(ks.SawtoothDense(UNITS, DEPTH))(x)
     return keras.Model(x, layers.Dense(1)(layers.Flatten()(y))), [(7, 5)]
 
 
@@ -58,7 +60,7 @@ class SawtoothCell(layers.Layer):
     def __init__(self, units, constrained=True, **kwargs):
         super().__init__(**kwargs)
         self.units = self.state_size = units
-        self.update = ks.SawtoothDense(units, constrained=constrained)
+        self.update = ks.SawtoothDense(units, DEPTH, constrained=constrained)
 
     def build(self, input_shape):
         self.update.build((input_shape[0], input_shape[-1] + self.units))
@@ -80,7 +82,7 @@ def recurrent():
 
 def spectral_normalization():
     x = keras.Input((5,))
-    y = layers.SpectralNormalization(ks.SawtoothDense(UNITS))(x)
+    y = layers.SpectralNormalization(ks.SawtoothDense(UNITS, DEPTH))(x)
     return keras.Model(x, layers.Dense(1)(y)), [(5,)]
 
 
@@ -88,7 +90,7 @@ def transformer_block():
     x = keras.Input((7, 8))
     attended = layers.MultiHeadAttention(2, 4)(x, x)
     y = layers.LayerNormalization()(x + attended)
-    y = y + layers.Dense(8)(ks.SawtoothDense(16)(y))
+    y = y + layers.Dense(8)(ks.SawtoothDense(16, DEPTH)(y))
     y = layers.LayerNormalization()(y)
     y = layers.GlobalAveragePooling1D()(y)
     return keras.Model(x, layers.Dense(1)(y)), [(7, 8)]
@@ -96,7 +98,7 @@ def transformer_block():
 
 def convolution():
     x = keras.Input((8, 8, 2))
-    y = ks.RegionConstraint()(layers.Conv2D(UNITS, 3)(x))
+    y = ks.RegionConstraint(DEPTH)(layers.Conv2D(UNITS, 3)(x))
     y = layers.GlobalAveragePooling2D()(y)
     return keras.Model(x, layers.Dense(1)(y)), [(8, 8, 2)]
 
@@ -104,13 +106,13 @@ def convolution():
 def einsum_dense():
     x = keras.Input((7, 5))
     y = layers.EinsumDense("abc,cd->abd", (7, UNITS), bias_axes="d")(x)
-    y = layers.Flatten()(ks.RegionConstraint()(y))
+    y = layers.Flatten()(ks.RegionConstraint(DEPTH)(y))
     return keras.Model(x, layers.Dense(1)(y)), [(7, 5)]
 
 
 def input_features():
     x = keras.Input((5,))
-    return keras.Model(x, layers.Dense(1)(ks.RegionConstraint()(x))), [(5,)]
+    return keras.Model(x, layers.Dense(1)(ks.RegionConstraint(DEPTH)(x))), [(5,)]
 
 
 MODELS = [

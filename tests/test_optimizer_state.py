@@ -71,8 +71,8 @@ def build(optimizer):
     model = keras.Sequential(
         [
             keras.Input((3,)),
-            ks.SawtoothDense(6),
-            ks.SawtoothDense(6),
+            ks.SawtoothDense(6, depth=2),
+            ks.SawtoothDense(6, depth=2),
             layers.Dense(1),
         ]
     )

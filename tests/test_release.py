@@ -22,12 +22,12 @@ def data(rows=64):
     return x, np.sin(2 * x[:, :1]) * x[:, 1:2]
 
 
-def build(units=8, **arguments):
+def build(units=8, depth=2, **arguments):
     return keras.Sequential(
         [
             keras.Input((3,)),
-            ks.SawtoothDense(units, **arguments),
-            ks.SawtoothDense(units, **arguments),
+            ks.SawtoothDense(units, depth, **arguments),
+            ks.SawtoothDense(units, depth, **arguments),
             layers.Dense(1),
         ]
     )

@@ -474,7 +474,7 @@ def test_normalization_that_was_built_without_data(tmp_path):
 def test_skip_mismatch_is_passed_on(tmp_path):
     source = trained(plain, "released", keep=False)
     source.save_weights(tmp_path / "m.weights.h5")
-    model = plain(depth=2)
+    model = plain(depth=3)
     ks.ReleaseConstraints().set_model(model)
     with pytest.warns(UserWarning, match="could not be loaded"):
         model.load_weights(tmp_path / "m.weights.h5", True)
