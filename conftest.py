@@ -121,6 +121,18 @@ def _fixed_seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def float64():
+    """JAX computes in float64 only where it is told to."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.enable_x64(True):
+            yield
+    else:
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     names = {name: getattr(ks, name) for name in ks.__all__}

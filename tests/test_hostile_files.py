@@ -82,7 +82,7 @@ def edit(path, content, change):
     return path
 
 
-# Every variable of every layer, made wrong in every way
+# Every variable of every layer, made wrong
 
 DENSE = "layers/sawtooth_dense/vars"
 GROUPS = [
@@ -100,7 +100,6 @@ CASES = [
     # At depth 1 there is one block and nothing between blocks.
     if not (group is GROUPS[-1] and name in ("relu_kernel", "relu_bias"))
 ]
-each_variable = pytest.mark.parametrize(("phase", "group", "name"), CASES)
 
 
 def replaced(group, name, make):
@@ -126,13 +125,19 @@ WRONG = {
     "integers": (lambda v: (v + 1).astype("int32"), "checksum"),
     "empty": (lambda v: v[:0], "expect|checksum"),
 }
+# The layers read their variables alike: behind the first, three ways will do.
+WRONG_CASES = [
+    (*case, wrong)
+    for case in CASES
+    for wrong in WRONG
+    if case[1] == REGION or wrong in ("missing", "shape", "NaN")
+]
 
 
 # As outside of these tests, where NumPy warns of what it drops and goes on.
 @pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
-@each_variable
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_variable(wrong, phase, group, name, tmp_path):
+@pytest.mark.parametrize(("phase", "group", "name", "wrong"), WRONG_CASES)
+def test_a_wrong_variable(phase, group, name, wrong, tmp_path):
     make, message = WRONG[wrong]
     path = edit(tmp_path / "m.weights.h5", files(phase)[0], replaced(group, name, make))
     assert_refused(path, phase, message)

@@ -144,8 +144,8 @@ ON_PLATEAU = {"monitor": "mae", "patience": 1, "min_delta": 10.0}
         (AT_EPOCH, 3, "backup"),
         (ON_PLATEAU, 1, "backup"),
         (ON_PLATEAU, 2, "release"),
-        (ON_PLATEAU, 2, "backup"),
-        (ON_PLATEAU, 3, "release"),
+        pytest.param(ON_PLATEAU, 2, "backup", marks=pytest.mark.long),
+        pytest.param(ON_PLATEAU, 3, "release", marks=pytest.mark.long),
     ],
 )
 def test_goes_on_after_a_crash(arguments, epoch, first, uninterrupted, tmp_path):
@@ -188,8 +188,7 @@ def test_two_callbacks_that_wait_for_different_metrics(tmp_path):
     assert go() == ([0, 1, 2], ["min", "max"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize(("epoch", "dtype"), [(1, "float32"), (3, "bfloat16")])
 def test_lora_goes_on_after_a_crash(epoch, dtype, tmp_path):
     def go(*others):
         keras.utils.set_random_seed(0)

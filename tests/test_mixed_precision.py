@@ -35,7 +35,9 @@ def train(policy, epochs, seed=0):
     return model, history["loss"], rmse
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(POLICIES[0], marks=pytest.mark.long), POLICIES[1]]
+)
 def test_variables_stay_in_float32_through_the_release(policy, monkeypatch):
     if keras.backend.backend() == "tensorflow":
         # XLA compiles for longer than these few steps take without it.

@@ -136,7 +136,15 @@ def data(shapes, rows=32):
     return x if len(x) > 1 else x[0], rng.normal(size=(rows, 1)).astype("float32")
 
 
-@pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
+# Of the others, parts are in these.
+LONG = (sequential, nested, einsum_dense, input_features)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [pytest.param(m, marks=[pytest.mark.long] * (m in LONG)) for m in MODELS],
+    ids=lambda build: build.__name__,
+)
 def test_trains_releases_trains_on_and_saves(build, tmp_path):
     model, shapes = build()
     compiled(model)

@@ -67,15 +67,9 @@ def data():
     return x, np.sin(x[:, :1])
 
 
-def build(optimizer):
-    model = keras.Sequential(
-        [
-            keras.Input((3,)),
-            ks.SawtoothDense(6, depth=2),
-            ks.SawtoothDense(6, depth=2),
-            layers.Dense(1),
-        ]
-    )
+def build(optimizer, hidden=2):
+    hidden = [ks.SawtoothDense(6, depth=2) for _ in range(hidden)]
+    model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
     return compiled(model, optimizer)
 
 
@@ -92,7 +86,7 @@ GONE = ("peak_logits", "amplitude", "tail_slopes")
 
 @each_optimizer
 def test_state_of_the_variables_that_stay_is_carried_over(name):
-    model = build(OPTIMIZERS[name]())
+    model = build(OPTIMIZERS[name](), hidden=1)
     old, variables = model.optimizer, model.trainable_variables
     train_on_known_gradients(old, variables, variables, range(8))
     before = [
@@ -128,7 +122,7 @@ INSIDE_FIT = {"adam", "accumulation", "ema, overwriting", "loss scale", "several
 )
 def test_release_inside_fit(name):
     x, y = data()
-    model = build(OPTIMIZERS[name]())
+    model = build(OPTIMIZERS[name](), hidden=1)
     losses = model.fit(
         x,
         y,
@@ -192,7 +186,7 @@ def test_variables_that_stay_train_as_if_there_were_no_release(name):
 
     The release falls after the first of three steps of an accumulation.
     """
-    model = build(OPTIMIZERS[name]())
+    model = build(OPTIMIZERS[name](), hidden=1)
 
     def twins():
         return [

@@ -11,7 +11,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from backend import has_float64
 from backend import to_numpy
 from keras import layers
 from models import MODELS
@@ -113,9 +112,9 @@ def test_both_phases_in_one_model(tmp_path):
         *[("mixed_bfloat16", phase) for phase in PHASES],
     ],
 )
-def test_the_saved_dtype_is_kept(dtype, phase, tmp_path):
-    if dtype == "float64" and not has_float64():
-        pytest.skip("JAX takes float64 down to float32, with a warning")
+def test_the_saved_dtype_is_kept(dtype, phase, tmp_path, request):
+    if dtype == "float64":
+        request.getfixturevalue("float64")
     model = plain(dtype=dtype, constrained=phase == "constrained")
     ks.save_to_preset(model, tmp_path / "preset")
     loaded = ks.from_preset(tmp_path / "preset")

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import reference
-from backend import has_float64
 from backend import to_numpy
 from hypothesis import given
 from hypothesis import settings
@@ -218,7 +217,7 @@ def test_pieces_that_rounding_leaves_are_not_counted_where_there_is_no_float64()
     assert len(ks.linear_regions(layer, interval=(-2, 2)).slopes) == 8
 
 
-@pytest.mark.skipif(not has_float64(), reason="this backend runs without float64")
+@pytest.mark.usefixtures("float64")
 def test_release_keeps_pieces_at_the_margin_in_float64():
     layer = ks.RegionConstraint(depth=4, dtype="float64")
     layer.build((None, 4))
@@ -227,7 +226,7 @@ def test_release_keeps_pieces_at_the_margin_in_float64():
     np.testing.assert_array_equal(ks.count_linear_regions(layer), 16)
 
 
-@pytest.mark.skipif(not has_float64(), reason="this backend runs without float64")
+@pytest.mark.usefixtures("float64")
 def test_narrow_steep_pieces_do_not_hide_the_bends_of_others():
     layer = ks.RegionConstraint(depth=9, scales="free", dtype="float64")
     layer.build((None, 8))

@@ -8,7 +8,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from backend import has_float64
 from backend import to_numpy
 from keras import layers
 from models import EAGERLY
@@ -152,7 +151,7 @@ def test_constrained_layers_are_exact_lines_far_outside(scales):
     assert np.max(np.abs(values[0] - values[1]) / sizes) < 2e-6
 
 
-@pytest.mark.skipif(not has_float64(), reason="JAX without float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("phase", PHASES[:2])
 @pytest.mark.parametrize("scales", ["tied", "free"])
 def test_extreme_peaks_in_float64(scales, phase):
