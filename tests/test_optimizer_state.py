@@ -67,8 +67,8 @@ def data():
     return x, np.sin(x[:, :1])
 
 
-def build(optimizer, hidden=2):
-    hidden = [ks.SawtoothDense(6, depth=2) for _ in range(hidden)]
+def build(optimizer, hidden=2, depth=2):
+    hidden = [ks.SawtoothDense(6, depth) for _ in range(hidden)]
     model = keras.Sequential([keras.Input((3,)), *hidden, layers.Dense(1)])
     return compiled(model, optimizer)
 
@@ -325,7 +325,8 @@ def test_decay_is_that_of_the_optimizer(optimizer):
 @pytest.mark.parametrize("beta_2", [0.999, 0.99, 0.5])
 def test_new_slots_start_where_they_must(beta_2):
     x, y = data()
-    model = build(keras.optimizers.Adam(1e-2, beta_2=beta_2, use_ema=True))
+    optimizer = keras.optimizers.Adam(1e-2, beta_2=beta_2, use_ema=True)
+    model = build(optimizer, depth=3)
     model.fit(x, y, batch_size=16, epochs=3, verbose=0)
     region = model.layers[1].region_constraint
     known = np.concatenate(
