@@ -124,13 +124,15 @@ def _fixed_seed():
 @pytest.fixture
 def float64():
     """JAX computes in float64 only where it is told to."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        with jax.enable_x64(True):
-            yield
-    else:
+    if keras.backend.backend() != "jax":
         yield
+        return
+    import jax
+
+    # Not the context `jax.enable_x64`, which holds in one thread only.
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture(autouse=True)
