@@ -136,7 +136,7 @@ def data(shapes, rows=32):
     return x if len(x) > 1 else x[0], rng.normal(size=(rows, 1)).astype("float32")
 
 
-# Of the others, parts are in these.
+# What is in these, others have, too.
 LONG = (sequential, nested, einsum_dense, input_features)
 
 
